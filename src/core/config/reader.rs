@@ -1,0 +1,317 @@
+//! Reads [`Node`]s and keeps track of where they stand. A reading that fails is reported to
+//! [`Problems`] and gives `None`, and the reader of the whole goes on with the next field: that is
+//! how all errors come at once.
+
+use std::ops::RangeInclusive;
+
+use hashbrown::HashSet;
+
+use super::error::{one_of, quoted};
+use super::{ConfigError, Node};
+
+/// The errors found so far.
+#[derive(Default)]
+pub(super) struct Problems(pub Vec<ConfigError>);
+
+impl Problems {
+    /// Adds an error. Always `None`, so that a reader can end with it.
+    pub fn report<T>(
+        &mut self,
+        path: &str,
+        problem: &str,
+        got: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Option<T> {
+        self.0.push(ConfigError::new(path, problem, got, expected));
+        None
+    }
+}
+
+/// A value and its path.
+pub(super) struct Item<'a> {
+    pub node: &'a Node,
+    pub path: String,
+}
+
+impl<'a> Item<'a> {
+    /// The whole configuration.
+    pub fn root(node: &'a Node) -> Self {
+        Item {
+            node,
+            path: "$".to_owned(),
+        }
+    }
+
+    /// Text that is not empty and has no control characters.
+    pub fn text(&self, problems: &mut Problems, expected: &str) -> Option<&'a str> {
+        let text = self.any_text(problems, expected)?;
+        if text.is_empty() {
+            return problems.report(&self.path, "empty text", "\"\"", expected);
+        }
+        if text.chars().any(char::is_control) {
+            return problems.report(&self.path, "control character", quoted(text), expected);
+        }
+        Some(text)
+    }
+
+    /// Any text.
+    pub fn any_text(&self, problems: &mut Problems, expected: &str) -> Option<&'a str> {
+        match self.node {
+            Node::String(text) => Some(text),
+            _ => self.wrong_type(problems, expected),
+        }
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, problems: &mut Problems) -> Option<bool> {
+        match self.node {
+            Node::Bool(value) => Some(*value),
+            _ => self.wrong_type(problems, "true or false"),
+        }
+    }
+
+    /// A whole number within `range`.
+    pub fn integer(&self, problems: &mut Problems, range: RangeInclusive<i32>) -> Option<i32> {
+        let expected = format!("an integer from {} to {}", range.start(), range.end());
+        let Node::Number(number) = *self.node else {
+            return self.wrong_type(problems, &expected);
+        };
+        if number.fract() != 0.0 {
+            return problems.report(&self.path, "not an integer", shown(number), expected);
+        }
+        if number < f64::from(*range.start()) || number > f64::from(*range.end()) {
+            return problems.report(&self.path, "out of range", shown(number), expected);
+        }
+        Some(number as i32)
+    }
+
+    /// One of a few words.
+    pub fn word<T: Copy>(&self, problems: &mut Problems, words: &[(&str, T)]) -> Option<T> {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let written = self.any_text(problems, &one_of(&names, '"', ""))?;
+        match words.iter().find(|(name, _)| *name == written) {
+            Some((_, meaning)) => Some(*meaning),
+            None => problems.report(
+                &self.path,
+                "unknown value",
+                quoted(written),
+                one_of(&names, '"', written),
+            ),
+        }
+    }
+
+    /// A list with at least one entry, each read by `read`.
+    pub fn list<T>(
+        &self,
+        problems: &mut Problems,
+        expected: &str,
+        mut read: impl FnMut(&Item<'a>, &mut Problems) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let Node::List(nodes) = self.node else {
+            return self.wrong_type(problems, expected);
+        };
+        if nodes.is_empty() {
+            return problems.report(&self.path, "empty list", "[]", expected);
+        }
+        let entries = nodes.iter().enumerate();
+        let entries = entries.map(|(index, node)| Item {
+            node,
+            path: format!("{}[{index}]", self.path),
+        });
+        all(entries.map(|entry| read(&entry, problems)))
+    }
+
+    /// The entries of an object whose keys are the user's, in the order of the keys: a `Struct` has
+    /// no order. Of a duplicate key the first entry is kept.
+    pub fn entries(
+        &self,
+        problems: &mut Problems,
+        expected: &str,
+    ) -> Option<Vec<(&'a str, Item<'a>)>> {
+        let Node::Object(entries) = self.node else {
+            return self.wrong_type(problems, expected);
+        };
+        self.report_duplicates(problems, entries);
+        let items = entries.iter().map(|(key, node)| {
+            (
+                key.as_str(),
+                Item {
+                    node,
+                    path: join(&self.path, key),
+                },
+            )
+        });
+        let mut items: Vec<_> = items.collect();
+        items.sort_by_key(|(key, _)| *key);
+        items.dedup_by_key(|(key, _)| *key);
+        Some(items)
+    }
+
+    /// An object whose keys are `known`.
+    pub fn fields(
+        &self,
+        problems: &mut Problems,
+        expected: &str,
+        known: &'static [&'static str],
+    ) -> Option<Fields<'a>> {
+        let Node::Object(entries) = self.node else {
+            return self.wrong_type(problems, expected);
+        };
+        self.report_duplicates(problems, entries);
+        for (key, _) in entries
+            .iter()
+            .filter(|(key, _)| !known.contains(&key.as_str()))
+        {
+            let path = join(&self.path, key);
+            problems.report::<()>(&path, "unknown field", quoted(key), one_of(known, '`', key));
+        }
+        Some(Fields {
+            path: self.path.clone(),
+            entries,
+        })
+    }
+
+    /// The kind alone is shown: a value in the wrong place may be a credential.
+    fn wrong_type<T>(&self, problems: &mut Problems, expected: &str) -> Option<T> {
+        problems.report(&self.path, "wrong type", self.node.kind(), expected)
+    }
+
+    fn report_duplicates(&self, problems: &mut Problems, entries: &[(String, Node)]) {
+        let mut seen = HashSet::new();
+        for (key, _) in entries.iter().filter(|(key, _)| !seen.insert(key.as_str())) {
+            let path = join(&self.path, key);
+            problems.report::<()>(
+                &path,
+                "duplicate key",
+                format!("{} again", quoted(key)),
+                "each key once",
+            );
+        }
+    }
+}
+
+/// The fields of one object.
+pub(super) struct Fields<'a> {
+    path: String,
+    entries: &'a [(String, Node)],
+}
+
+impl<'a> Fields<'a> {
+    /// The field, read by `read`; where it is absent, `default`.
+    pub fn optional<T>(
+        &self,
+        problems: &mut Problems,
+        name: &str,
+        default: T,
+        read: impl FnOnce(&Item<'a>, &mut Problems) -> Option<T>,
+    ) -> Option<T> {
+        match self.field(name) {
+            Some(item) => read(&item, problems),
+            None => Some(default),
+        }
+    }
+
+    /// The field, read by `read`; an error where it is absent.
+    pub fn required<T>(
+        &self,
+        problems: &mut Problems,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&Item<'a>, &mut Problems) -> Option<T>,
+    ) -> Option<T> {
+        match self.field(name) {
+            Some(item) => read(&item, problems),
+            None => problems.report(
+                &join(&self.path, name),
+                "required field is missing",
+                "nothing",
+                expected,
+            ),
+        }
+    }
+
+    fn field(&self, name: &str) -> Option<Item<'a>> {
+        let (_, node) = self.entries.iter().find(|(key, _)| key == name)?;
+        Some(Item {
+            node,
+            path: join(&self.path, name),
+        })
+    }
+}
+
+/// Every value, or `None` where one is missing. Unlike `collect`, it reads on after a failure.
+pub(super) fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+    let values: Vec<Option<T>> = values.collect();
+    values.into_iter().collect()
+}
+
+fn join(path: &str, key: &str) -> String {
+    let plain = !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    match (path, plain) {
+        ("$", true) => key.to_owned(),
+        (_, true) => format!("{path}.{key}"),
+        (_, false) => format!("{path}[{}]", quoted(key)),
+    }
+}
+
+/// A number as it would be written: without a long tail of zeros.
+fn shown(number: f64) -> String {
+    if number.is_finite() && number.abs() >= 1e16 {
+        format!("{number:e}")
+    } else {
+        number.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_no_plain_word_is_quoted_in_the_path() {
+        assert_eq!(join("$", "services"), "services");
+        assert_eq!(join("services", "openai"), "services.openai");
+        assert_eq!(join("models", "gpt-4.1"), r#"models["gpt-4.1"]"#);
+        assert_eq!(join("$", "a\nb"), r#"$["a\nb"]"#);
+        assert_eq!(join("a", ""), r#"a[""]"#);
+    }
+
+    #[test]
+    fn an_integer_may_be_written_as_a_double() {
+        let mut problems = Problems::default();
+        for (number, read) in [
+            (3000.0, Some(3000)),
+            (-0.0, Some(0)),
+            (-5.0, Some(-5)),
+            (1.5, None),
+            (1e300, None),
+        ] {
+            let node = Node::Number(number);
+            assert_eq!(
+                Item::root(&node).integer(&mut problems, -10..=3000),
+                read,
+                "{number}"
+            );
+        }
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let node = Node::Number(number);
+            assert_eq!(
+                Item::root(&node).integer(&mut problems, -10..=3000),
+                None,
+                "{number}"
+            );
+        }
+        assert_eq!(problems.0.len(), 5);
+    }
+
+    #[test]
+    fn a_large_number_is_shown_short() {
+        assert_eq!(
+            [shown(3000.0), shown(-1.5), shown(1e300)],
+            ["3000", "-1.5", "1e300"]
+        );
+    }
+}

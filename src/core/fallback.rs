@@ -1,0 +1,321 @@
+//! The state machine of one request.
+//!
+//! ```text
+//!            Headers, Body: undecided
+//!                 ┌──────┐
+//!                 │      ▼
+//!   begin ──▶ Routed ── failed, one is left ──▶ Called ── failed, one is left ─┐
+//!                 │                             │  ▲                           │
+//!                 │ good, or none left          │  └───────────────────────────┘
+//!                 ▼                             ▼ good, or none left
+//!                Over ◀─────────────────────────┘
+//! ```
+//!
+//! *Routed* is an answer that comes through Envoy's router: it can be judged at its first packet,
+//! and passed on from there. *Called* is one that comes from a callout, whole.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::outcome::{Judge, Origin, Outcome};
+use super::plan::{Plan, Step};
+
+/// One request, from its way to the primary up to the first byte of an answer.
+#[derive(Debug)]
+pub struct Exchange {
+    plan: Plan,
+    state: State,
+    stream: bool,
+    /// The attempt under way, or the last one.
+    attempt: usize,
+    began: Duration,
+    attempt_began: Duration,
+    trail: Vec<Tried>,
+}
+
+#[derive(Debug)]
+enum State {
+    Routed(Judge),
+    Called,
+    Over,
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    attempt: usize,
+    outcome: Outcome,
+    took: Duration,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The headers of the routed answer came; `end` says that no body follows.
+    Headers {
+        /// Who made the answer.
+        origin: Origin,
+        /// Its HTTP status.
+        status: u16,
+        /// No body follows.
+        end: bool,
+    },
+    /// The body of the routed answer so far, from [`Exchange::peek_from`] on.
+    Body {
+        /// At most [`Judge::MAX_FIRST_EVENT`] bytes.
+        bytes: &'a [u8],
+        /// No more follows.
+        end: bool,
+    },
+    /// The callout brought an answer.
+    Answer {
+        /// Who made the answer.
+        origin: Origin,
+        /// Its HTTP status.
+        status: u16,
+        /// The whole body.
+        body: &'a [u8],
+    },
+    /// Envoy refused to make the callout: no such cluster, or no host in it.
+    Refused,
+    /// The time of [`Exchange::deadline`] has come.
+    Due,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Hold what there is, and wait for the next event.
+    Wait,
+    /// Give the client the routed answer.
+    Pass,
+    /// Send the request to the service of [`Exchange::step`]. The routed answer is not needed any more.
+    Call {
+        /// Time for the whole answer; zero is no limit.
+        timeout: Duration,
+    },
+    /// Give the client the answer of the callout.
+    Deliver,
+    /// Tell the client that no service gave an answer.
+    Fail(Failure),
+}
+
+/// Why there is no answer to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The last service could not be reached, or its connection broke.
+    Transport,
+    /// The last service, or all of them together, took too long.
+    Timeout,
+}
+
+impl Exchange {
+    /// A request that goes to its primary `now`. `stream`: it asks for a stream.
+    #[must_use]
+    pub fn begin(now: Duration, plan: Plan, stream: bool) -> Self {
+        Self {
+            plan,
+            state: State::Routed(Judge::new(stream)),
+            stream,
+            attempt: 0,
+            began: now,
+            attempt_began: now,
+            trail: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened at `now`, and says what to do. An event that comes too late changes
+    /// nothing.
+    pub fn step(&mut self, now: Duration, event: &Event<'_>) -> Effect {
+        match (&mut self.state, event) {
+            (
+                State::Routed(judge),
+                &Event::Headers {
+                    origin,
+                    status,
+                    end,
+                },
+            ) => match judge.on_headers(origin, status, end) {
+                Some(outcome) => self.ended(now, outcome),
+                None if self.has_next() => Effect::Wait,
+                None => self.ended(now, Outcome::Status(status)),
+            },
+            (State::Routed(judge), &Event::Body { bytes, end }) => {
+                match judge.on_body(bytes, end) {
+                    Some(outcome) => self.ended(now, outcome),
+                    None => Effect::Wait,
+                }
+            }
+            (State::Routed(_), Event::Due) => match self.overdue(now) {
+                Some(outcome) => self.ended(now, outcome),
+                None => Effect::Wait,
+            },
+            (
+                State::Called,
+                &Event::Answer {
+                    origin,
+                    status,
+                    body,
+                },
+            ) => self.ended(now, Outcome::of_answer(origin, status, body, self.stream)),
+            (State::Called, Event::Refused) => self.ended(now, Outcome::Reset),
+            (State::Over, _) => Effect::Pass,
+            _ => Effect::Wait,
+        }
+    }
+
+    /// When [`Event::Due`] is to be given, or `None` while nothing is waited for, or Envoy keeps the
+    /// time itself.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.waits().map(|(due, _)| due).min()
+    }
+
+    /// The attempt under way, or the last one.
+    #[must_use]
+    pub fn current(&self) -> Option<Step<'_>> {
+        self.plan.step(self.attempt)
+    }
+
+    /// Whether another service could still be tried.
+    #[must_use]
+    pub fn has_next(&self) -> bool {
+        !matches!(self.state, State::Over) && self.plan.after(self.attempt).is_some()
+    }
+
+    /// Where the body of the routed answer is to be read from; `None` when it is not wanted.
+    #[must_use]
+    pub fn peek_from(&self) -> Option<usize> {
+        match &self.state {
+            State::Routed(judge) => Some(judge.peek_from()),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer has been settled.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// The Model API of the request, by name.
+    #[must_use]
+    pub fn api_name(&self) -> &str {
+        &self.plan.api().name
+    }
+
+    /// Every attempt in order, as `x-ai-fallback-attempts` shows it: `openai;503;12ms, qwen;200;840ms`.
+    #[must_use]
+    pub fn trail(&self) -> String {
+        let mut text = String::new();
+        for tried in &self.trail {
+            let Some(step) = self.plan.step(tried.attempt) else {
+                continue;
+            };
+            let separator = if text.is_empty() { "" } else { ", " };
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "{separator}{};{};{}ms",
+                step.name(),
+                tried.outcome,
+                tried.took.as_millis()
+            );
+        }
+        text
+    }
+
+    /// The service that gave the answer, where a named one did.
+    #[must_use]
+    pub fn answered_by(&self) -> Option<&str> {
+        let last = self
+            .trail
+            .last()
+            .filter(|tried| tried.outcome.is_from_service())?;
+        self.plan
+            .step(last.attempt)?
+            .service
+            .map(|service| service.name.as_str())
+    }
+
+    fn ended(&mut self, now: Duration, outcome: Outcome) -> Effect {
+        let took = now.saturating_sub(self.attempt_began);
+        self.trail.push(Tried {
+            attempt: self.attempt,
+            outcome,
+            took,
+        });
+        if let Some((next, timeout)) = self.next_after(now, outcome) {
+            self.attempt = next;
+            self.attempt_began = now;
+            self.state = State::Called;
+            return Effect::Call { timeout };
+        }
+        let was_called = matches!(self.state, State::Called);
+        self.state = State::Over;
+        match outcome {
+            // Without rules of fallback, what Envoy says of a broken attempt is the answer.
+            _ if self.plan.fallback().is_none() => Effect::Pass,
+            Outcome::Reset => Effect::Fail(Failure::Transport),
+            Outcome::FirstPacketTimeout | Outcome::RequestTimeout => Effect::Fail(Failure::Timeout),
+            _ if was_called => Effect::Deliver,
+            _ => Effect::Pass,
+        }
+    }
+
+    /// The attempt to make after this outcome, and the time it has.
+    fn next_after(&self, now: Duration, outcome: Outcome) -> Option<(usize, Duration)> {
+        let fallback = self
+            .plan
+            .fallback()
+            .filter(|rules| outcome.falls_back(rules))?;
+        let next = self.plan.after(self.attempt)?;
+        let left = match fallback.total_timeout {
+            // Less than a millisecond would be no limit at all to Envoy.
+            Some(total) => Some(
+                (self.began + total)
+                    .checked_sub(now)
+                    .filter(|left| left.as_millis() > 0)?,
+            ),
+            None => None,
+        };
+        let timeout = fallback.request_timeout.into_iter().chain(left).min();
+        Some((next, timeout.unwrap_or_default()))
+    }
+
+    fn overdue(&self, now: Duration) -> Option<Outcome> {
+        self.waits()
+            .filter(|(due, _)| *due <= now)
+            .min_by_key(|(due, _)| *due)
+            .map(|(_, outcome)| outcome)
+    }
+
+    /// Everything that is waited for: until when, and what it means if it does not come.
+    fn waits(&self) -> impl Iterator<Item = (Duration, Outcome)> {
+        let fallback = self.plan.fallback().filter(|_| self.is_routed());
+        let request = fallback.and_then(|rules| Some(self.attempt_began + rules.request_timeout?));
+        let total = fallback.and_then(|rules| Some(self.began + rules.total_timeout?));
+        let first_packet = fallback
+            .filter(|_| self.awaits_first_packet())
+            .and_then(|rules| Some(self.attempt_began + rules.first_packet_timeout?));
+        [
+            (first_packet, Outcome::FirstPacketTimeout),
+            (request, Outcome::RequestTimeout),
+            (total, Outcome::RequestTimeout),
+        ]
+        .into_iter()
+        .filter_map(|(due, outcome)| Some((due?, outcome)))
+    }
+
+    /// A slow answer is better than none, so the last attempt has no first packet timeout.
+    fn awaits_first_packet(&self) -> bool {
+        match &self.state {
+            State::Routed(judge) => self.stream && !judge.has_first_packet() && self.has_next(),
+            _ => false,
+        }
+    }
+
+    fn is_routed(&self) -> bool {
+        matches!(self.state, State::Routed(_))
+    }
+}

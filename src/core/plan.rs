@@ -1,0 +1,93 @@
+//! Which services, in which order, for one request.
+
+use std::rc::Rc;
+
+use super::config::{Fallback, ModelApi, ModelChoice, Service};
+
+/// The attempts that one request may make: number 0 is the primary, the fallback services follow in
+/// the order of their priority.
+///
+/// The order never changes while the request is under way, so an attempt is known by its number.
+#[derive(Debug)]
+pub struct Plan {
+    api: Rc<ModelApi>,
+    model: Option<String>,
+}
+
+/// Where one attempt goes, and the model name it carries.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// The service, or `None` where Envoy's route decides.
+    pub service: Option<&'a Service>,
+    /// The model name to send, or `None` where the request names none and none is configured.
+    pub model: Option<&'a str>,
+}
+
+impl Plan {
+    /// A plan for a request to `api` that names `model`.
+    #[must_use]
+    pub fn new(api: Rc<ModelApi>, model: Option<String>) -> Self {
+        Self { api, model }
+    }
+
+    /// The Model API of the request.
+    #[must_use]
+    pub fn api(&self) -> &ModelApi {
+        &self.api
+    }
+
+    /// The rules of fallback, where there is one.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&Fallback> {
+        self.api.fallback.as_ref()
+    }
+
+    /// The attempt with this number, or `None` past the end of the list.
+    #[must_use]
+    pub fn step(&self, attempt: usize) -> Option<Step<'_>> {
+        let (service, choice) = match attempt.checked_sub(1) {
+            None => (self.api.primary.service.as_deref(), &self.api.primary.model),
+            Some(index) => {
+                let target = self.fallback()?.targets.get(index)?;
+                (Some(&*target.service), &target.model)
+            }
+        };
+        let model = match choice {
+            ModelChoice::Named(name) => Some(name.as_str()),
+            ModelChoice::PassThrough => self.model.as_deref().map(|requested| {
+                service.map_or(requested, |service| service.model_name(requested))
+            }),
+        };
+        Some(Step { service, model })
+    }
+
+    /// The attempt to make after this one: the next whose service and model were not tried yet.
+    #[must_use]
+    pub fn after(&self, attempt: usize) -> Option<usize> {
+        let last = self.fallback()?.targets.len();
+        (attempt + 1..=last).find(|&next| !self.repeats_an_earlier_one(next))
+    }
+
+    fn repeats_an_earlier_one(&self, attempt: usize) -> bool {
+        self.step(attempt).is_some_and(|step| {
+            (0..attempt)
+                .filter_map(|earlier| self.step(earlier))
+                .any(|earlier| earlier.same(&step))
+        })
+    }
+}
+
+impl Step<'_> {
+    /// The name that the trail of attempts shows.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.service.map_or("primary", |service| &service.name)
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        match (self.service, other.service) {
+            (Some(one), Some(two)) => one.name == two.name && self.model == other.model,
+            _ => false,
+        }
+    }
+}

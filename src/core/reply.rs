@@ -1,0 +1,109 @@
+//! Errors made by the filter, in the shape of the API that was called.
+
+use serde_json::json;
+
+use super::fallback::Failure;
+use super::request::BodyError;
+
+/// An answer that the filter makes itself. The body is JSON.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, `application/json`.
+    pub body: String,
+}
+
+/// Which error body a client of this API can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"error":{"message","type","param","code"}}`
+    OpenAi,
+    /// `{"type":"error","error":{"type","message"}}`
+    Anthropic,
+}
+
+/// What went wrong.
+#[derive(Debug)]
+pub enum Problem<'a> {
+    /// The request body cannot be used.
+    Body(&'a BodyError),
+    /// No service gave an answer.
+    NoAnswer(Failure),
+}
+
+impl Shape {
+    /// The shape for a request path, with or without its query.
+    #[must_use]
+    pub fn of_path(path: &[u8]) -> Self {
+        let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
+        if path.ends_with(b"/messages") {
+            Self::Anthropic
+        } else {
+            Self::OpenAi
+        }
+    }
+}
+
+/// One row of the table of errors.
+struct Row {
+    status: u16,
+    openai_type: &'static str,
+    openai_code: &'static str,
+    anthropic_type: &'static str,
+    message: String,
+    param: Option<&'static str>,
+}
+
+impl Reply {
+    /// The reply that tells `problem` to the client.
+    #[must_use]
+    pub fn new(shape: Shape, problem: &Problem<'_>) -> Self {
+        let row = row(problem);
+        let body = match shape {
+            Shape::OpenAi => json!({"error": {
+                "message": row.message,
+                "type": row.openai_type,
+                "param": row.param,
+                "code": row.openai_code,
+            }}),
+            Shape::Anthropic => json!({"type": "error", "error": {
+                "type": row.anthropic_type,
+                "message": row.message,
+            }}),
+        };
+        Self {
+            status: row.status,
+            body: body.to_string(),
+        }
+    }
+}
+
+fn row(problem: &Problem<'_>) -> Row {
+    match problem {
+        Problem::Body(error) => Row {
+            status: 400,
+            openai_type: "invalid_request_error",
+            openai_code: "invalid_body",
+            anthropic_type: "invalid_request_error",
+            message: error.to_string(),
+            param: error.param(),
+        },
+        Problem::NoAnswer(Failure::Transport) => Row {
+            status: 502,
+            openai_type: "server_error",
+            openai_code: "upstream_unreachable",
+            anthropic_type: "api_error",
+            message: "no model service could be reached; see x-ai-fallback-attempts".to_owned(),
+            param: None,
+        },
+        Problem::NoAnswer(Failure::Timeout) => Row {
+            status: 504,
+            openai_type: "server_error",
+            openai_code: "upstream_timeout",
+            anthropic_type: "timeout_error",
+            message: "no model service answered in time; see x-ai-fallback-attempts".to_owned(),
+            param: None,
+        },
+    }
+}

@@ -1,0 +1,112 @@
+//! The top-level members of a JSON object, in order.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::BodyError;
+use super::text::Text;
+use super::value::{Stop, skip_value};
+
+/// Reads the members one by one. Keys may repeat.
+pub(super) struct Members<'a> {
+    json: &'a str,
+    text: Text<'a>,
+    start: usize,
+    at: usize,
+}
+
+/// One member of the top-level object.
+pub(super) struct Member<'a> {
+    key: &'a str,
+    /// The value as it is written.
+    pub value: &'a str,
+    /// Where the value stands, as offsets into the whole text.
+    pub span: Range<usize>,
+}
+
+impl<'a> Members<'a> {
+    /// Opens the object. Errors where there is none, or where the text is not UTF-8 throughout.
+    pub fn of(json: &'a [u8]) -> Result<Self, BodyError> {
+        let text = Text(json);
+        let at = text.space(0);
+        match text.byte(at) {
+            Some(b'{') => {}
+            Some(_) => return Err(BodyError::NotAnObject),
+            None => return Err(BodyError::Empty),
+        }
+        let json = std::str::from_utf8(json).map_err(|error| BodyError::NotUtf8 {
+            offset: error.valid_up_to(),
+        })?;
+        Ok(Self {
+            json,
+            text,
+            start: at + 1,
+            at: at + 1,
+        })
+    }
+
+    /// The offset behind the opening brace.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The next member. `None` once the object and the text have ended as they should.
+    pub fn next(&mut self) -> Result<Option<Member<'a>>, BodyError> {
+        self.read().map_err(|stop| self.explain(stop))
+    }
+
+    fn read(&mut self) -> Result<Option<Member<'a>>, Stop> {
+        let text = self.text;
+        let at = text.space(self.at);
+        let key = match text.byte(at) {
+            Some(b'}') => return self.finish(at + 1).map(|()| None),
+            _ if self.at == self.start => at,
+            Some(b',') => text.space(at + 1),
+            _ => return Err(Stop::At(at)),
+        };
+        let key_end = text.string(key)?;
+        let value = text.space(text.colon(key_end)?);
+        self.at = skip_value(text, value)?;
+        Ok(Some(Member {
+            key: self.json.get(key..key_end).unwrap_or_default(),
+            value: self.json.get(value..self.at).unwrap_or_default(),
+            span: value..self.at,
+        }))
+    }
+
+    fn finish(&self, at: usize) -> Result<(), Stop> {
+        let at = self.text.space(at);
+        self.text.byte(at).map_or(Ok(()), |_| Err(Stop::At(at)))
+    }
+
+    #[cold]
+    fn explain(&self, stop: Stop) -> BodyError {
+        match stop {
+            Stop::TooDeep => BodyError::TooDeep,
+            Stop::At(offset) if offset < self.json.len() => BodyError::Syntax { offset },
+            Stop::At(_) => BodyError::Truncated,
+        }
+    }
+}
+
+impl<'a> Member<'a> {
+    /// The key, decoded. `None` where it is no text.
+    pub fn key(&self) -> Option<Cow<'a, str>> {
+        decode(self.key)
+    }
+
+    /// The value, decoded. `None` where it is not a string, or one that is no text.
+    pub fn text(&self) -> Option<Cow<'a, str>> {
+        decode(self.value)
+    }
+}
+
+/// Decodes a JSON string that has been checked: only half of a surrogate pair can be wrong with
+/// it. `None` for that, and for a value that is not a string.
+fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(raw).ok().map(Cow::Owned)
+}

@@ -1,0 +1,343 @@
+//! The request body of a Model API: which model it asks for, whether it wants a stream, and the
+//! edit that makes it ask for another model.
+//!
+//! One pass over the bytes, no tree, no recursion. What counts as JSON is what `serde_json`
+//! accepts, with two differences: nesting ends at [`MAX_DEPTH`], and the members that the filter
+//! reads may stand only once, since two parsers could read two different requests otherwise.
+
+mod error;
+mod members;
+mod text;
+mod value;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+pub use error::BodyError;
+use members::{Member, Members};
+pub use value::MAX_DEPTH;
+
+/// What the filter needs to know of a request body. Holds spans, not a copy of the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestBody {
+    /// The model asked for; `None` where the body has no `model`.
+    pub model: Option<Model>,
+    /// True where `stream` is the literal `true`; anything else, or nothing, is false.
+    pub stream: bool,
+    /// The bytes of the value of `models`, whatever its type. Offsets into the body.
+    pub models: Option<Range<usize>>,
+    room: Room,
+}
+
+/// The model that a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Its name, with escapes decoded. May be empty.
+    pub name: String,
+    span: Range<usize>,
+}
+
+/// The place right after `{`, where a member can be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Room {
+    at: usize,
+    only_member: bool,
+}
+
+impl RequestBody {
+    /// Reads a whole body, which must be one JSON object with white space around it at most.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in the order of the body; except that `model` is looked at
+    /// last, so [`BodyError::ModelNotAString`] means that the body is otherwise in order. A `model`
+    /// that is a string but no text (half of a surrogate pair) is [`BodyError::ModelNotAString`] too.
+    pub fn read(body: &[u8]) -> Result<Self, BodyError> {
+        let mut members = Members::of(body)?;
+        let at = members.start();
+        let (mut model, mut stream, mut models) = (None, None, None);
+        let mut only_member = true;
+        while let Some(member) = members.next()? {
+            only_member = false;
+            match member.key().as_deref() {
+                Some("model") => set_once(&mut model, member, "model")?,
+                Some("stream") => set_once(&mut stream, member, "stream")?,
+                Some("models") => set_once(&mut models, member, "models")?,
+                _ => {}
+            }
+        }
+        Ok(Self {
+            model: model.map(Model::read).transpose()?,
+            stream: stream.is_some_and(|member| member.value == "true"),
+            models: models.map(|member| member.span),
+            room: Room { at, only_member },
+        })
+    }
+
+    /// The edit that makes the body carry `model`; `None` where it already does, however the
+    /// client wrote it. A body without `model` gets it as its first member.
+    pub fn edit(&self, model: &str) -> Option<Edit> {
+        let value = serde_json::Value::from(model);
+        let (span, text) = match &self.model {
+            Some(present) if present.name == model => return None,
+            Some(present) => (present.span.clone(), value.to_string()),
+            None => self.room.add("model", &value),
+        };
+        let text = text.into_bytes();
+        Some(Edit { span, text })
+    }
+}
+
+impl Model {
+    fn read(member: Member<'_>) -> Result<Self, BodyError> {
+        let name = member.text().ok_or(BodyError::ModelNotAString)?;
+        Ok(Self {
+            name: name.into_owned(),
+            span: member.span,
+        })
+    }
+}
+
+impl Room {
+    fn add(&self, key: &str, value: &serde_json::Value) -> (Range<usize>, String) {
+        let comma = if self.only_member { "" } else { "," };
+        (self.at..self.at, format!("\"{key}\":{value}{comma}"))
+    }
+}
+
+fn set_once<T>(slot: &mut Option<T>, value: T, key: &'static str) -> Result<(), BodyError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(BodyError::Duplicate(key)),
+    }
+}
+
+/// One change to a body: the bytes of `span` become `text`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// Offsets into the body that was read. Empty where something is added.
+    pub span: Range<usize>,
+    /// What stands there afterwards.
+    pub text: Vec<u8>,
+}
+
+impl Edit {
+    /// The body with the change made. `body` must be the one that was read.
+    pub fn apply(&self, body: &[u8]) -> Vec<u8> {
+        let before = body.get(..self.span.start).unwrap_or(body);
+        let after = body.get(self.span.end..).unwrap_or_default();
+        [before, &self.text, after].concat()
+    }
+
+    /// The length in bytes that a body of `body_len` bytes has afterwards.
+    pub fn len_after(&self, body_len: usize) -> usize {
+        body_len.saturating_sub(self.span.len()) + self.text.len()
+    }
+}
+
+/// True where `json` is a JSON object with an `error` at its top level that is neither `null` nor
+/// `false`. Anything that [`RequestBody::read`] would refuse as JSON is no error: false.
+pub fn top_level_error(json: &[u8]) -> bool {
+    holds_error(json).unwrap_or(false)
+}
+
+fn holds_error(json: &[u8]) -> Result<bool, BodyError> {
+    let mut members = Members::of(json)?;
+    let mut found = false;
+    // Read to the end even when found: an object cut off behind it is not one.
+    while let Some(member) = members.next()? {
+        found |= member.key() == Some(Cow::Borrowed("error"))
+            && !matches!(member.value, "null" | "false");
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(body: &str, model: &str) -> Option<String> {
+        let edit = RequestBody::read(body.as_bytes()).unwrap().edit(model)?;
+        let after = edit.apply(body.as_bytes());
+        assert_eq!(edit.len_after(body.len()), after.len());
+        Some(String::from_utf8(after).unwrap())
+    }
+
+    fn nested(levels: usize) -> String {
+        let inner = levels - 1;
+        format!(r#"{{"a":{}{}}}"#, "[".repeat(inner), "]".repeat(inner))
+    }
+
+    #[test]
+    fn model_and_stream_are_found() {
+        let table = [
+            (r#"{}"#, None, false),
+            (r#"{"model":"m","stream":true}"#, Some("m"), true),
+            (r#"{"stream" : true , "model" : "m" }"#, Some("m"), true),
+            (r#"{"stream":false}"#, None, false),
+            (r#"{"stream":"true"}"#, None, false),
+            (r#"{"stream":1}"#, None, false),
+            (r#"{"mod\u0065l":"gpt\u002d4o"}"#, Some("gpt-4o"), false),
+            (r#"{"model":""}"#, Some(""), false),
+            (r#"{"model":"\ud83d\ude00 é"}"#, Some("😀 é"), false),
+            (r#"{"a":{"model":1},"b":[{"stream":true}]}"#, None, false),
+            (r#"{"a":"\"model\":\"x\"","model":"m"}"#, Some("m"), false),
+            (r#"{"Model":"x","model ":"y","\ud800":"z"}"#, None, false),
+            (r#"{"a":1,"a":2,"model":"m"}"#, Some("m"), false),
+            (
+                "\t\r\n {\"n\":[-0,1e400,0.5E-7,12345678901234567890]}\n",
+                None,
+                false,
+            ),
+        ];
+        for (body, model, stream) in table {
+            let read = RequestBody::read(body.as_bytes()).unwrap();
+            assert_eq!(read.model.map(|model| model.name).as_deref(), model);
+            assert_eq!(read.stream, stream, "{body}");
+        }
+    }
+
+    #[test]
+    fn models_is_found_as_it_stands() {
+        let body = br#"{"models": ["a", {"b":1}] , "model":"m"}"#;
+        let span = RequestBody::read(body).unwrap().models.unwrap();
+        assert_eq!(&body[span], br#"["a", {"b":1}]"#);
+    }
+
+    #[test]
+    fn only_the_model_is_edited() {
+        let table = [
+            (r#"{"model":"a"}"#, r#"{"model":"b"}"#),
+            (r#"{ "mod\u0065l" :"" }"#, r#"{ "mod\u0065l" :"b" }"#),
+            (r#"{}"#, r#"{"model":"b"}"#),
+            (r#" { } "#, r#" {"model":"b" } "#),
+            (r#"{ "a":1}"#, r#"{"model":"b", "a":1}"#),
+        ];
+        for (body, after) in table {
+            assert_eq!(edited(body, "b").as_deref(), Some(after));
+        }
+        assert_eq!(
+            edited(r#"{"model":"a"}"#, "q\"\n\u{1f600}").as_deref(),
+            Some("{\"model\":\"q\\\"\\n\u{1f600}\"}")
+        );
+    }
+
+    #[test]
+    fn the_same_name_keeps_the_bytes() {
+        assert_eq!(edited(r#"{"model":"gpt\u002d4o"}"#, "gpt-4o"), None);
+    }
+
+    #[test]
+    fn bad_bodies_are_refused() {
+        use BodyError::*;
+        let table: &[(&[u8], BodyError)] = &[
+            (b"", Empty),
+            (b" \n\t\r", Empty),
+            (b"[]", NotAnObject),
+            (b"7", NotAnObject),
+            (b"\"{}\"", NotAnObject),
+            (b"\xef\xbb\xbf{}", NotAnObject),
+            (b"\x1f\x8b\x08", NotAnObject),
+            (b"{\"a\":\"\xff\"}", NotUtf8 { offset: 6 }),
+            (b"{\"a\":\"\xc3", NotUtf8 { offset: 6 }),
+            (b"{", Truncated),
+            (b"{\"model", Truncated),
+            (b"{\"model\":\"m\"", Truncated),
+            (b"{\"a\":tru", Truncated),
+            (b"{\"a\":-", Truncated),
+            (b"{\"a\":\"\\u00", Truncated),
+            (b"{}x", Syntax { offset: 2 }),
+            (b"{}{}", Syntax { offset: 2 }),
+            (b"{,}", Syntax { offset: 1 }),
+            (b"{\"a\":1,}", Syntax { offset: 7 }),
+            (b"{\"a\":1 \"b\":2}", Syntax { offset: 7 }),
+            (b"{\"a\" 1}", Syntax { offset: 5 }),
+            (b"{a:1}", Syntax { offset: 1 }),
+            (b"{\"a\":}", Syntax { offset: 5 }),
+            (b"{\"a\":[1,]}", Syntax { offset: 8 }),
+            (b"{\"a\":[1}}", Syntax { offset: 7 }),
+            (b"{\"a\":[1]]", Syntax { offset: 8 }),
+            (b"{\"a\":{\"b\":1,}}", Syntax { offset: 12 }),
+            (b"{\"a\":01}", Syntax { offset: 6 }),
+            (b"{\"a\":1.}", Syntax { offset: 7 }),
+            (b"{\"a\":+1}", Syntax { offset: 5 }),
+            (b"{\"a\":1e}", Syntax { offset: 7 }),
+            (b"{\"a\":nul}", Syntax { offset: 8 }),
+            (b"{\"a\":NaN}", Syntax { offset: 5 }),
+            (b"{\"a\":\"\n\"}", Syntax { offset: 6 }),
+            (b"{\"a\":\"\\x\"}", Syntax { offset: 7 }),
+            (b"{\"a\":\"\\u12g4\"}", Syntax { offset: 10 }),
+            (b"{\"a\":\x0c1}", Syntax { offset: 5 }),
+            (br#"{"model":"a","mod\u0065l":"a"}"#, Duplicate("model")),
+            (br#"{"model":"a","model":7}"#, Duplicate("model")),
+            (br#"{"stream":true,"stream":true}"#, Duplicate("stream")),
+            (br#"{"models":[],"models":[]}"#, Duplicate("models")),
+            (br#"{"model":7}"#, ModelNotAString),
+            (br#"{"model":null}"#, ModelNotAString),
+            (br#"{"model":["m"]}"#, ModelNotAString),
+            (br#"{"model":"\ud800"}"#, ModelNotAString),
+        ];
+        for (body, error) in table {
+            let body_text = String::from_utf8_lossy(body);
+            assert_eq!(RequestBody::read(body), Err(*error), "{body_text}");
+        }
+    }
+
+    #[test]
+    fn nesting_ends_at_the_limit() {
+        assert!(RequestBody::read(nested(MAX_DEPTH).as_bytes()).is_ok());
+        for levels in [MAX_DEPTH + 1, 10_000] {
+            let read = RequestBody::read(nested(levels).as_bytes());
+            assert_eq!(read, Err(BodyError::TooDeep));
+        }
+    }
+
+    #[test]
+    fn an_error_names_what_is_wrong_in_one_sentence() {
+        let table = [
+            (BodyError::Syntax { offset: 17 }, "at byte 17", None),
+            (BodyError::TooDeep, "512 levels", None),
+            (
+                BodyError::Duplicate("stream"),
+                "`stream` twice",
+                Some("stream"),
+            ),
+            (
+                BodyError::ModelNotAString,
+                "`model` in the request body is not a string",
+                Some("model"),
+            ),
+        ];
+        for (error, part, param) in table {
+            assert!(error.to_string().contains(part), "{error}");
+            assert_eq!(error.param(), param);
+        }
+    }
+
+    #[test]
+    fn a_top_level_error_is_told_from_other_json() {
+        let errors = [
+            r#"{"error":{"message":"overloaded"}}"#,
+            r#" {"id":1,"error":"x"} "#,
+            r#"{"type":"error","\u0065rror":{}}"#,
+            r#"{"error":0}"#,
+            r#"{"error":null,"error":true}"#,
+        ];
+        let others = [
+            r#"{"error":null}"#,
+            r#"{"error": false }"#,
+            r#"{"choices":[{"error":{}}]}"#,
+            r#"{"text":"error"}"#,
+            r#"{"error":{}"#,
+            r#"{"error":{}}x"#,
+            r#"["error"]"#,
+            "[DONE]",
+            "",
+        ];
+        for json in errors {
+            assert!(top_level_error(json.as_bytes()), "{json}");
+        }
+        for json in others {
+            assert!(!top_level_error(json.as_bytes()), "{json}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Everything that the filter asks of Envoy. The only file with host calls.
+//!
+//! The SDK panics on a status that it does not expect, and a panic takes down every request of a
+//! worker. So each function says when it may be called, and only byte-safe calls are used: a header
+//! value may hold any byte.
+
+use std::time::Duration;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType, MetricType};
+
+use crate::core::fit::Header;
+
+/// A token that Envoy gives a callout.
+pub type Token = u32;
+
+/// Time since some fixed start. It never runs backwards.
+#[cfg(target_os = "wasi")]
+#[must_use]
+pub fn now() -> Duration {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    // Envoy maps the monotonic clock of WASI to its own; `get_current_time` is the wall clock.
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Time since some fixed start: in native tests, the clock of the emulated host.
+#[cfg(not(target_os = "wasi"))]
+#[must_use]
+pub fn now() -> Duration {
+    hostcalls::get_current_time()
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+        .unwrap_or_default()
+}
+
+/// One header. Several of the same name are joined by a comma. Only in the phase of that map.
+#[must_use]
+pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_map_value_bytes(map, name).ok().flatten()
+}
+
+/// All headers. Empty outside the phase of that map.
+#[must_use]
+pub fn headers(map: MapType) -> Vec<Header> {
+    hostcalls::get_map_bytes(map).unwrap_or_default()
+}
+
+/// Sets one header. Only in the phase of that map, until the headers are released.
+pub fn set_header(map: MapType, name: &str, value: &[u8]) {
+    note(
+        "set_header",
+        hostcalls::set_map_value_bytes(map, name, Some(value)),
+    );
+}
+
+/// Removes one header; one that is absent is fine. Only until the headers are released.
+pub fn remove_header(map: MapType, name: &str) {
+    note("remove_header", hostcalls::remove_map_value(map, name));
+}
+
+/// Replaces all headers. Only until the headers are released.
+pub fn replace_headers(map: MapType, headers: &[Header]) {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_slice()))
+        .collect();
+    note("replace_headers", hostcalls::set_map_bytes(map, headers));
+}
+
+/// At most `max` bytes of a buffer, from `start` on. Only in the phase of that buffer.
+#[must_use]
+pub fn buffer(buffer: BufferType, start: usize, max: usize) -> Vec<u8> {
+    hostcalls::get_buffer(buffer, start, max)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// Replaces the first `len` bytes of a buffer: Envoy 1.40 can change a buffer at its start and at
+/// its end only. Only in the phase of that buffer.
+pub fn replace_start(buffer: BufferType, len: usize, bytes: &[u8]) {
+    note(
+        "replace_start",
+        hostcalls::set_buffer(buffer, 0, len, bytes),
+    );
+}
+
+/// A property, such as `response.code_details`. `None` where it is not set.
+#[must_use]
+pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+    hostcalls::get_property(path.to_vec()).ok().flatten()
+}
+
+/// Releases the held response. Envoy does so after the callback.
+pub fn resume_response() {
+    note("resume_response", hostcalls::resume_http_response());
+}
+
+/// Answers the client. Envoy does so after the callback, and cancels the request to the service.
+///
+/// The SDK takes text only, so a header value that is not UTF-8 is left out.
+pub fn reply(status: u16, headers: &[Header], body: &[u8]) {
+    note(
+        "reply",
+        hostcalls::send_http_response(u32::from(status), as_text(headers), Some(body)),
+    );
+}
+
+/// Sends a request to a cluster. `None` where Envoy refuses: no such cluster, no host in it. A
+/// timeout of zero is none.
+#[must_use]
+pub fn call(
+    cluster: &str,
+    headers: &[Header],
+    body: &[u8],
+    trailers: &[Header],
+    timeout: Duration,
+) -> Option<Token> {
+    hostcalls::dispatch_http_call(
+        cluster,
+        as_text(headers),
+        Some(body),
+        as_text(trailers),
+        timeout,
+    )
+    .ok()
+}
+
+/// Makes the following calls speak of another stream. False where that stream is gone.
+#[must_use]
+pub fn enter(stream: u32) -> bool {
+    hostcalls::set_effective_context(stream).is_ok()
+}
+
+/// Sets the time between two ticks; zero turns them off. Only for the root.
+pub fn set_tick(period: Duration) {
+    note("set_tick", hostcalls::set_tick_period(period));
+}
+
+/// The plugin configuration, as it came. Only while the root is configured.
+#[must_use]
+pub fn plugin_configuration() -> Vec<u8> {
+    buffer(BufferType::PluginConfiguration, 0, usize::MAX)
+}
+
+/// Defines a metric, or finds the one with this name. `None` where Envoy has no room for it.
+#[must_use]
+pub fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
+    hostcalls::define_metric(kind, name).ok()
+}
+
+/// Adds to a metric. Envoy 1.40 refuses to add nothing.
+pub fn add_to_metric(id: u32, delta: i64) {
+    if delta != 0 {
+        note("add_to_metric", hostcalls::increment_metric(id, delta));
+    }
+}
+
+fn as_text(headers: &[Header]) -> Vec<(&str, &str)> {
+    headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?)))
+        .collect()
+}
+
+fn note<T, E: std::fmt::Debug>(call: &str, result: Result<T, E>) {
+    if let Err(status) = result {
+        log::warn!("event=host_call_failed call={call} status={status:?}");
+    }
+}

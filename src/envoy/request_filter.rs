@@ -1,0 +1,301 @@
+//! The role `ai_fallback`: reads the request, and starts what is to be done with it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::host;
+use super::metrics::Skip;
+use super::stream::{Original, Stream};
+use super::worker::Worker;
+use crate::core::config::Candidates;
+use crate::core::fallback::Exchange;
+use crate::core::fit::Header;
+use crate::core::plan::{Plan, Step};
+use crate::core::reply::{Problem, Reply, Shape};
+use crate::core::request::{BodyError, RequestBody};
+
+/// One HTTP stream, matched or not.
+pub struct RequestFilter {
+    id: u32,
+    worker: Rc<Worker>,
+    phase: Phase,
+}
+
+enum Phase {
+    /// Nothing to do with this request, or with what is left of it.
+    Idle,
+    /// The body is coming in.
+    Reading(Incoming),
+    /// The request was answered by the filter.
+    Answered,
+    /// The request is on its way.
+    Acting(Rc<RefCell<Stream>>),
+}
+
+/// The head of a request to a Model API.
+struct Incoming {
+    path: Vec<u8>,
+    candidates: Candidates,
+    headers: Vec<Header>,
+    trailers: Vec<Header>,
+    /// Bytes of the body that Envoy holds.
+    size: usize,
+}
+
+impl RequestFilter {
+    /// A stream with this context id.
+    #[must_use]
+    pub fn new(id: u32, worker: Rc<Worker>) -> Self {
+        Self {
+            id,
+            worker,
+            phase: Phase::Idle,
+        }
+    }
+
+    fn on_head(&mut self, path: Vec<u8>, candidates: Candidates, end: bool) -> Action {
+        let headers = host::headers(MapType::HttpRequestHeaders);
+        let head = Incoming {
+            path,
+            candidates,
+            headers,
+            trailers: Vec::new(),
+            size: 0,
+        };
+        if head.header(":method") != Some(b"POST") {
+            return Action::Continue;
+        }
+        if let Some(reason) = head.unreadable(self.worker.config.max_body_bytes, end) {
+            return self.skip(&head, reason);
+        }
+        if end {
+            return self.refuse(&head, &BodyError::Empty);
+        }
+        self.phase = Phase::Reading(head);
+        Action::Pause
+    }
+
+    /// Sends a request to its primary without having read it. Its model is not known, so the first
+    /// Model API that its path and headers allow says what the primary is.
+    fn skip(&self, head: &Incoming, reason: Skip) -> Action {
+        self.worker.metrics.skipped(reason);
+        if let Some(api) = head.candidates.unread() {
+            let step = Step {
+                service: api.primary.service.as_deref(),
+                model: None,
+            };
+            fit_headers(step, head);
+        }
+        Action::Continue
+    }
+
+    fn refuse(&mut self, head: &Incoming, error: &BodyError) -> Action {
+        self.worker.metrics.refused();
+        let reply = Reply::new(Shape::of_path(&head.path), &Problem::Body(error));
+        let content_type = ("content-type".to_owned(), b"application/json".to_vec());
+        self.phase = Phase::Answered;
+        host::reply(reply.status, &[content_type], reply.body.as_bytes());
+        Action::Pause
+    }
+
+    /// The whole request is here.
+    fn on_complete(&mut self, head: Incoming) -> Action {
+        let body = match head.size {
+            0 => Vec::new(),
+            size => host::buffer(BufferType::HttpRequestBody, 0, size),
+        };
+        let parsed = match RequestBody::read(&body) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.refuse(&head, &error),
+        };
+        let model = parsed.model.as_ref().map(|model| model.name.clone());
+        let Some(api) = head.candidates.first_for(model.as_deref()) else {
+            return Action::Continue;
+        };
+        let plan = Plan::new(Rc::clone(api), model);
+        if let Some(primary) = plan.step(0) {
+            fit_headers(primary, &head);
+            fit_body(primary, &parsed, &body, &head);
+        }
+        self.worker.metrics.request();
+        let exchange = Exchange::begin(host::now(), plan, parsed.stream);
+        let shape = Shape::of_path(&head.path);
+        let original = Original {
+            headers: head.headers,
+            body,
+            trailers: head.trailers,
+            parsed,
+        };
+        let stream = Stream::new(self.id, Rc::clone(&self.worker), exchange, shape, original);
+        self.phase = Phase::Acting(self.worker.admit(self.id, stream));
+        Action::Continue
+    }
+}
+
+impl HttpContext for RequestFilter {
+    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
+        // Most requests are none of ours: one host call tells.
+        let map = MapType::HttpRequestHeaders;
+        let path = host::header(map, ":path").unwrap_or_default();
+        let candidates = self
+            .worker
+            .config
+            .candidates(&path, |name| host::header(map, name));
+        if candidates.is_empty() {
+            return Action::Continue;
+        }
+        self.on_head(path, candidates, end)
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        let head = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Reading(head) => Incoming { size, ..head },
+            other => {
+                self.phase = other;
+                return self.rest_of_request();
+            }
+        };
+        if size > self.worker.config.max_body_bytes {
+            return self.skip(&head, Skip::TooLarge);
+        }
+        if end {
+            return self.on_complete(head);
+        }
+        self.phase = Phase::Reading(head);
+        Action::Pause
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Reading(head) => {
+                let trailers = host::headers(MapType::HttpRequestTrailers);
+                self.on_complete(Incoming { trailers, ..head })
+            }
+            other => {
+                self.phase = other;
+                self.rest_of_request()
+            }
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
+        match &self.phase {
+            Phase::Acting(stream) => stream.borrow_mut().on_response_headers(end),
+            _ => Action::Continue,
+        }
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
+        match &self.phase {
+            Phase::Acting(stream) => stream.borrow_mut().on_response_body(size, end),
+            _ => Action::Continue,
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        match &self.phase {
+            Phase::Acting(stream) => stream.borrow_mut().on_response_trailers(),
+            _ => Action::Continue,
+        }
+    }
+}
+
+impl Context for RequestFilter {
+    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
+        self.worker.on_call_answer(token, body_size);
+    }
+}
+
+impl RequestFilter {
+    fn rest_of_request(&self) -> Action {
+        match self.phase {
+            Phase::Answered => Action::Pause,
+            _ => Action::Continue,
+        }
+    }
+}
+
+/// The stream is gone: at its end, or since the client left.
+impl Drop for RequestFilter {
+    fn drop(&mut self) {
+        if let Phase::Acting(stream) = &self.phase {
+            let (due, call) = stream.borrow().waits();
+            self.worker.forget(self.id, due, call);
+        }
+    }
+}
+
+impl Incoming {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, value)| value.as_slice())
+    }
+
+    /// Why the body cannot be read, where that shows in the headers.
+    fn unreadable(&self, max: usize, end: bool) -> Option<Skip> {
+        let encoding = self.header("content-encoding").unwrap_or(b"identity");
+        if !encoding.eq_ignore_ascii_case(b"identity") {
+            return Some(Skip::Compressed);
+        }
+        if !self.header("content-type").map_or(!end, is_json) {
+            return Some(Skip::NotJson);
+        }
+        let length = self
+            .header("content-length")
+            .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        length
+            .is_some_and(|length: usize| length > max)
+            .then_some(Skip::TooLarge)
+    }
+}
+
+/// `application/json`, `text/json` and `application/…+json`, with or without parameters.
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type
+        .split(|&byte| byte == b';')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
+    let essence = essence.to_ascii_lowercase();
+    essence == b"application/json" || essence == b"text/json" || essence.ends_with(b"+json")
+}
+
+/// Makes the held request headers fit the primary.
+fn fit_headers(step: Step<'_>, head: &Incoming) {
+    let map = MapType::HttpRequestHeaders;
+    for (name, _) in head.headers.iter().filter(|(name, _)| step.withholds(name)) {
+        host::remove_header(map, name);
+    }
+    if let Some(path) = step.path(&head.path) {
+        host::set_header(map, ":path", &path);
+    }
+    if let Some(authority) = step.authority() {
+        host::set_header(map, ":authority", authority.as_bytes());
+    }
+    for (name, value) in step.headers() {
+        host::set_header(map, name, value.as_bytes());
+    }
+}
+
+/// Makes the held body fit the primary: only the bytes of the model name change.
+fn fit_body(step: Step<'_>, parsed: &RequestBody, body: &[u8], head: &Incoming) {
+    let Some(edit) = step.model.and_then(|model| parsed.edit(model)) else {
+        return;
+    };
+    let mut start = body.get(..edit.span.start).unwrap_or_default().to_vec();
+    start.extend_from_slice(&edit.text);
+    host::replace_start(BufferType::HttpRequestBody, edit.span.end, &start);
+    if head.header("content-length").is_some() {
+        let length = edit.len_after(body.len()).to_string();
+        host::set_header(
+            MapType::HttpRequestHeaders,
+            "content-length",
+            length.as_bytes(),
+        );
+    }
+}

@@ -1,0 +1,332 @@
+//! One HTTP stream that the filter acts on: carries out what the core decides.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::answer;
+use super::host::{self, Token};
+use super::worker::Worker;
+use crate::core::fallback::{Effect, Event, Exchange};
+use crate::core::fit::{self, Header};
+use crate::core::outcome::Judge;
+use crate::core::reply::{Problem, Reply, Shape};
+use crate::core::request::RequestBody;
+
+/// Who answered.
+const SERVICE_HEADER: &str = "x-ai-fallback-service";
+/// Every attempt in order.
+const ATTEMPTS_HEADER: &str = "x-ai-fallback-attempts";
+
+/// The request as the client sent it, kept while a fallback may need it.
+#[derive(Debug)]
+pub struct Original {
+    /// All headers, with the pseudo headers.
+    pub headers: Vec<Header>,
+    /// The whole body.
+    pub body: Vec<u8>,
+    /// The trailers, where there were any.
+    pub trailers: Vec<Header>,
+    /// What the body says.
+    pub parsed: RequestBody,
+}
+
+/// How much of the routed answer Envoy holds for us, as of the last callback.
+#[derive(Debug, Default)]
+struct Held {
+    /// Bytes of the body. `None`: there was none yet, so Envoy has no buffer that could be changed.
+    body: Option<usize>,
+    /// The answer is complete.
+    ended: bool,
+}
+
+/// An answer to give to the client in place of the routed one.
+struct Answer {
+    status: u16,
+    headers: Vec<Header>,
+    body: Vec<u8>,
+}
+
+/// One stream.
+pub struct Stream {
+    id: u32,
+    worker: Rc<Worker>,
+    exchange: Exchange,
+    shape: Shape,
+    original: Option<Original>,
+    held: Held,
+    /// The callout under way.
+    call: Option<Token>,
+    /// The deadline that the worker has for this stream.
+    due: Option<Duration>,
+}
+
+impl Stream {
+    /// A stream whose request goes to its primary.
+    #[must_use]
+    pub fn new(
+        id: u32,
+        worker: Rc<Worker>,
+        exchange: Exchange,
+        shape: Shape,
+        original: Original,
+    ) -> Self {
+        let original = exchange.has_next().then_some(original);
+        let mut stream = Self {
+            id,
+            worker,
+            exchange,
+            shape,
+            original,
+            held: Held::default(),
+            call: None,
+            due: None,
+        };
+        stream.update_deadline(host::now());
+        stream
+    }
+
+    /// The headers of the routed answer came.
+    pub fn on_response_headers(&mut self, end: bool) -> Action {
+        if self.exchange.is_over() {
+            return Action::Continue;
+        }
+        let status = host::header(MapType::HttpResponseHeaders, ":status");
+        let details = host::property(&["response", "code_details"]).unwrap_or_default();
+        let origin = answer::routed_origin(&details);
+        let status = answer::status(status.as_deref());
+        let action = self.on_event(&Event::Headers {
+            origin,
+            status,
+            end,
+        });
+        self.held.ended = end;
+        action
+    }
+
+    /// More of the body of the routed answer came: `size` bytes are held now.
+    pub fn on_response_body(&mut self, size: usize, end: bool) -> Action {
+        if self.exchange.is_over() {
+            return Action::Continue;
+        }
+        let Some(start) = self.exchange.peek_from() else {
+            self.held = Held {
+                body: Some(0),
+                ended: end,
+            };
+            return discard_body(size);
+        };
+        let max = Judge::MAX_FIRST_EVENT.min(size.saturating_sub(start));
+        let bytes = match max {
+            0 => Vec::new(),
+            max => host::buffer(BufferType::HttpResponseBody, start, max),
+        };
+        let action = self.on_event(&Event::Body { bytes: &bytes, end });
+        self.held = Held {
+            body: Some(size),
+            ended: end,
+        };
+        action
+    }
+
+    /// The trailers of the routed answer came: its body is complete.
+    pub fn on_response_trailers(&mut self) -> Action {
+        let action = match self.exchange.peek_from() {
+            Some(_) => self.on_event(&Event::Body {
+                bytes: &[],
+                end: true,
+            }),
+            None if self.exchange.is_over() => Action::Continue,
+            None => Action::Pause,
+        };
+        self.held.ended = true;
+        action
+    }
+
+    /// The deadline came.
+    pub fn on_due(&mut self) {
+        self.due = None;
+        self.on_event(&Event::Due);
+    }
+
+    /// The answer of the callout came. Its headers and body can be read now.
+    pub fn on_call_answer(&mut self, body_size: usize) {
+        self.call = None;
+        let headers = host::headers(MapType::HttpCallResponseHeaders);
+        let status = headers
+            .iter()
+            .find(|(name, _)| name == ":status")
+            .map(|(_, value)| value.as_slice());
+        let status = answer::status(status);
+        let body = match body_size {
+            0 => Vec::new(),
+            size => host::buffer(BufferType::HttpCallResponseBody, 0, size),
+        };
+        let origin = answer::called_origin(&headers, status);
+        let now = host::now();
+        match self.exchange.step(
+            now,
+            &Event::Answer {
+                origin,
+                status,
+                body: &body,
+            },
+        ) {
+            Effect::Deliver => self.give(Answer {
+                status,
+                headers,
+                body,
+            }),
+            effect => {
+                self.carry_out(now, effect);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) -> Action {
+        let now = host::now();
+        let effect = self.exchange.step(now, event);
+        self.carry_out(now, effect)
+    }
+
+    fn carry_out(&mut self, now: Duration, mut effect: Effect) -> Action {
+        loop {
+            self.update_deadline(now);
+            effect = match effect {
+                Effect::Call { timeout } if self.call(timeout) => return Action::Pause,
+                Effect::Call { .. } => self.exchange.step(now, &Event::Refused),
+                Effect::Pass => {
+                    self.pass();
+                    return Action::Continue;
+                }
+                Effect::Fail(failure) => {
+                    self.give(Answer::from(Reply::new(
+                        self.shape,
+                        &Problem::NoAnswer(failure),
+                    )));
+                    return Action::Pause;
+                }
+                Effect::Wait | Effect::Deliver => return Action::Pause,
+            };
+        }
+    }
+
+    /// Sends the request to the service whose turn it is. False where Envoy refuses.
+    fn call(&mut self, timeout: Duration) -> bool {
+        let (Some(original), Some(step)) = (&self.original, self.exchange.current()) else {
+            return false;
+        };
+        let Some(service) = step.service else {
+            return false;
+        };
+        let edited = step
+            .model
+            .and_then(|model| original.parsed.edit(model))
+            .map(|edit| edit.apply(&original.body));
+        let body = edited.as_deref().unwrap_or(&original.body);
+        let headers = step.request_headers(&original.headers, body.len());
+        self.worker.metrics.fallback();
+        log::info!(
+            "event=fallback api={} attempts=\"{}\" next={}",
+            self.exchange.api_name(),
+            self.exchange.trail(),
+            service.name
+        );
+        self.call = host::call(
+            &service.cluster,
+            &headers,
+            body,
+            &original.trailers,
+            timeout,
+        );
+        let Some(token) = self.call else {
+            log::warn!(
+                "event=call_refused service={} cluster={}: no such cluster, or no host in it",
+                service.name,
+                service.cluster
+            );
+            return false;
+        };
+        self.worker.expect_answer(token, self.id);
+        true
+    }
+
+    /// Lets the routed answer go to the client.
+    fn pass(&mut self) {
+        self.original = None;
+        let map = MapType::HttpResponseHeaders;
+        host::set_header(map, ATTEMPTS_HEADER, self.exchange.trail().as_bytes());
+        match self.exchange.answered_by() {
+            Some(service) => host::set_header(map, SERVICE_HEADER, service.as_bytes()),
+            None => host::remove_header(map, SERVICE_HEADER),
+        }
+    }
+
+    /// Gives the client an answer in place of the routed one.
+    ///
+    /// Where Envoy holds the whole routed answer, its headers and body are exchanged, so that the
+    /// filters before ours see the answer as any other. Else the reply goes straight to the client
+    /// (Envoy 1.40 passes by all filters when headers were held), and the routed request is cancelled.
+    fn give(&mut self, mut answer: Answer) {
+        self.original = None;
+        answer.headers.retain(|(name, _)| {
+            !fit::is_hop_by_hop(name) && !is_own(name) && !name.starts_with(':')
+        });
+        answer.add(ATTEMPTS_HEADER, self.exchange.trail());
+        if let Some(service) = self.exchange.answered_by() {
+            answer.add(SERVICE_HEADER, service.to_owned());
+        }
+        let (true, Some(size)) = (self.held.ended, self.held.body) else {
+            return host::reply(answer.status, &answer.headers, &answer.body);
+        };
+        answer.add("content-length", answer.body.len().to_string());
+        answer.headers.insert(
+            0,
+            (":status".to_owned(), answer.status.to_string().into_bytes()),
+        );
+        host::replace_headers(MapType::HttpResponseHeaders, &answer.headers);
+        host::replace_start(BufferType::HttpResponseBody, size, &answer.body);
+        host::resume_response();
+    }
+
+    /// What the worker keeps for this stream: its deadline and its callout.
+    #[must_use]
+    pub fn waits(&self) -> (Option<Duration>, Option<Token>) {
+        (self.due, self.call)
+    }
+
+    fn update_deadline(&mut self, now: Duration) {
+        let due = self.exchange.deadline();
+        self.worker.change_deadline(now, self.id, self.due, due);
+        self.due = due;
+    }
+}
+
+impl Answer {
+    fn add(&mut self, name: &str, value: String) {
+        self.headers.push((name.to_owned(), value.into_bytes()));
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        let headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
+        Self {
+            status: reply.status,
+            headers,
+            body: reply.body.into_bytes(),
+        }
+    }
+}
+
+fn is_own(name: &str) -> bool {
+    name == SERVICE_HEADER || name == ATTEMPTS_HEADER
+}
+
+/// The body of an answer that nobody wants is dropped as it comes, so that Envoy's buffer, which has
+/// a limit, never holds it.
+fn discard_body(size: usize) -> Action {
+    host::replace_start(BufferType::HttpResponseBody, size, b"");
+    Action::Pause
+}

@@ -1,0 +1,123 @@
+//! What one worker of Envoy knows: the configuration, and the streams under way.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::deadlines::Deadlines;
+use super::host::{self, Token};
+use super::metrics::Metrics;
+use super::stream::Stream;
+use crate::core::config::Config;
+
+/// The state of one worker. It is single-threaded: every worker has its own VM.
+pub struct Worker {
+    /// The checked configuration.
+    pub config: Config,
+    /// The metrics.
+    pub metrics: Metrics,
+    deadlines: RefCell<Deadlines>,
+    streams: RefCell<HashMap<u32, Rc<RefCell<Stream>>>>,
+    calls: RefCell<HashMap<Token, u32>>,
+}
+
+impl Worker {
+    /// A worker without streams.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            metrics: Metrics::define(),
+            deadlines: RefCell::default(),
+            streams: RefCell::default(),
+            calls: RefCell::default(),
+        }
+    }
+
+    /// Takes in a stream that the filter acts on.
+    pub fn admit(&self, id: u32, stream: Stream) -> Rc<RefCell<Stream>> {
+        let stream = Rc::new(RefCell::new(stream));
+        self.streams.borrow_mut().insert(id, Rc::clone(&stream));
+        stream
+    }
+
+    /// Lets go of a stream that has ended. Envoy cancels its callouts.
+    pub fn forget(&self, id: u32, due: Option<Duration>, call: Option<Token>) {
+        self.streams.borrow_mut().remove(&id);
+        self.change_deadline(host::now(), id, due, None);
+        if let Some(token) = call {
+            self.calls.borrow_mut().remove(&token);
+        }
+    }
+
+    /// Remembers which stream waits for the answer of a callout.
+    pub fn expect_answer(&self, token: Token, stream: u32) {
+        self.calls.borrow_mut().insert(token, stream);
+    }
+
+    /// Moves the deadline of a stream.
+    pub fn change_deadline(
+        &self,
+        now: Duration,
+        stream: u32,
+        from: Option<Duration>,
+        to: Option<Duration>,
+    ) {
+        if from == to {
+            return;
+        }
+        if let Some(period) = self.deadlines.borrow_mut().change(now, stream, from, to) {
+            host::set_tick(period);
+        }
+    }
+
+    /// Hands the answer of a callout to its stream.
+    ///
+    /// The SDK hands it to the context that was active when the callout began: the stream's own, or
+    /// the root's if that was in a tick. Both lead here.
+    pub fn on_call_answer(&self, token: Token, body_size: usize) {
+        let id = self.calls.borrow_mut().remove(&token);
+        match id.and_then(|id| self.stream(id)) {
+            Some(stream) => stream.borrow_mut().on_call_answer(body_size),
+            None => self.metrics.unknown_answer(),
+        }
+    }
+
+    /// Tells every stream whose time has come, and sets the next tick.
+    pub fn on_tick(&self) {
+        let now = host::now();
+        while let Some(id) = self.pop_due(now) {
+            if let Some(stream) = self.stream(id) {
+                stream.borrow_mut().on_due();
+            }
+        }
+        self.metrics.active_streams.set(self.streams.borrow().len());
+        self.metrics.active_calls.set(self.calls.borrow().len());
+        self.metrics.deadlines.set(self.deadlines.borrow().len());
+        self.metrics.memory.set(memory_bytes());
+        host::set_tick(self.deadlines.borrow_mut().after_tick(now));
+    }
+
+    fn pop_due(&self, now: Duration) -> Option<u32> {
+        self.deadlines.borrow_mut().pop(now)
+    }
+
+    /// The stream with this context id, made the one that host calls speak of.
+    fn stream(&self, id: u32) -> Option<Rc<RefCell<Stream>>> {
+        let stream = self.streams.borrow().get(&id).map(Rc::clone)?;
+        host::enter(id).then_some(stream)
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+fn memory_bytes() -> usize {
+    const PAGE: usize = 65_536;
+    core::arch::wasm32::memory_size(0) * PAGE
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn memory_bytes() -> usize {
+    0
+}

@@ -1,0 +1,48 @@
+//! AI Fallback: an HTTP filter for Envoy and Istio. It reads Model API requests, makes them fit the
+//! model service that they go to, and sends them on to fallback services when that one fails.
+//!
+//! Two halves, with one seam between them:
+//!
+//! - [`core`] is pure. It knows what a request says (`request`), where it may go (`config`, `plan`),
+//!   what changes on the way there (`fit`), what an answer means (`outcome`, `sse`), what to do next
+//!   (`fallback`), and what to tell a client that gets no answer (`reply`). It has no host, no clock
+//!   and no log.
+//! - [`envoy`] is the adapter, and the only place that names `proxy_wasm`. It turns Envoy's callbacks
+//!   into events, and carries out the effects that the core decides on.
+//!
+//! A request in `dispatch: callout`: the request filter reads the body, and `Exchange::begin` starts.
+//! The request goes to its primary along Envoy's route. Its answer is held until `Exchange::step`
+//! says what it means: `Pass`, or `Call` the next service by a callout, and then `Deliver` its answer.
+//!
+//! One panic ends the VM of its worker, and every request on it. So nothing here may panic: the lints
+//! below and `clippy.toml` see to it.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
+pub mod core;
+#[cfg(feature = "envoy")]
+pub mod envoy;
+
+#[cfg(all(feature = "envoy", target_arch = "wasm32"))]
+mod start {
+    #![allow(
+        missing_docs,
+        reason = "the SDK's macro makes a public function without any"
+    )]
+
+    proxy_wasm::main! {{
+        crate::envoy::register();
+    }}
+}

@@ -1,0 +1,157 @@
+//! The fault grammar: the only place that knows it. Documented in `README.md`.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What a service does with one request. The default is a good answer at once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spec {
+    /// The status; an error body follows from 400 on. `None`: 200.
+    pub status: Option<u16>,
+    /// The `retry-after` header, as it is.
+    pub retry_after: Option<String>,
+    /// Waits for the gate before the headers.
+    pub hold: bool,
+    /// Wait before the headers.
+    pub delay: Duration,
+    /// What is done in place of an answer.
+    pub instead: Option<Instead>,
+    /// Wait between the headers and the first chunk.
+    pub first: Duration,
+    /// Filler (SSE comments, or spaces in other bodies) before the first chunk.
+    pub comments: Option<Comments>,
+    /// Into how many pieces the text is split.
+    pub chunks: Option<usize>,
+    /// Wait between chunks.
+    pub gap: Option<Duration>,
+    /// Least length of the answer's text in bytes.
+    pub size: usize,
+    /// Waits for the gate after so many chunks.
+    pub gate: Option<usize>,
+    /// What happens after so many chunks, in place of the rest.
+    pub then: Option<(usize, Then)>,
+    /// No body: `content-length: 0`.
+    pub empty: bool,
+    /// The body is followed by trailers.
+    pub trailers: bool,
+    /// `content-encoding: gzip`.
+    pub gzip: bool,
+}
+
+/// What is done in place of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Instead {
+    /// The connection is reset before any byte of an answer.
+    Reset,
+    /// Nothing, for ever.
+    Hang,
+}
+
+/// How many SSE comments come before the first chunk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Comments {
+    /// So many, then a good stream.
+    Some(usize),
+    /// Nothing else, ever.
+    Forever,
+}
+
+/// What happens in the middle of a body.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Then {
+    /// TCP reset (`RST_STREAM` on HTTP/2).
+    Reset,
+    /// The connection is closed without the end of the body.
+    Cut,
+    /// Nothing more is sent, and the body does not end.
+    Stall,
+    /// Filler for ever.
+    Endless,
+    /// An error event, then a proper end.
+    Error,
+    /// A proper end.
+    End,
+}
+
+impl FromStr for Spec {
+    type Err = String;
+
+    /// Parses parts joined by `,` or `;`. The empty text is a good answer.
+    /// Errors: one sentence that names the part.
+    fn from_str(text: &str) -> Result<Spec, String> {
+        let mut spec = Spec::default();
+        let parts = text.split([',', ';']).map(str::trim);
+        for part in parts.filter(|part| !part.is_empty()) {
+            spec.add(part).map_err(|why| format!("{part:?}: {why}"))?;
+        }
+        Ok(spec)
+    }
+}
+
+impl Spec {
+    fn add(&mut self, part: &str) -> Result<(), String> {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim())),
+            None => (part, None),
+        };
+        match (name, value) {
+            ("reset", None) => self.instead = Some(Instead::Reset),
+            ("hang", None) => self.instead = Some(Instead::Hang),
+            ("hold", None) => self.hold = true,
+            ("empty", None) => self.empty = true,
+            ("trailers", None) => self.trailers = true,
+            ("gzip", None) => self.gzip = true,
+            ("retry-after", Some(value)) => self.retry_after = Some(value.to_owned()),
+            ("delay", Some(value)) => self.delay = millis(value)?,
+            ("first", Some(value)) => self.first = millis(value)?,
+            ("gap", Some(value)) => self.gap = Some(millis(value)?),
+            ("chunks", Some(value)) => self.chunks = Some(number::<usize>(value)?.max(1)),
+            ("size", Some(value)) => self.size = number(value)?,
+            ("gate", value) => self.gate = Some(value.map_or(Ok(1), number)?),
+            ("comments", None) => self.comments = Some(Comments::Forever),
+            ("comments", Some(value)) => self.comments = Some(Comments::Some(number(value)?)),
+            _ => return self.add_then(name, value),
+        }
+        Ok(())
+    }
+
+    fn add_then(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
+        let then = match (name, value) {
+            ("silence", None) => (0, Then::Stall),
+            ("stall", None) => (usize::MAX, Then::Stall),
+            ("endless", None) => (usize::MAX, Then::Endless),
+            ("error-event", None) => (0, Then::Error),
+            ("cut", None) => (1, Then::Cut),
+            ("stall", Some(value)) => (number(value)?, Then::Stall),
+            ("endless", Some(value)) => (number(value)?, Then::Endless),
+            ("error-after", Some(value)) => (number(value)?, Then::Error),
+            ("cut", Some(value)) => (number(value)?, Then::Cut),
+            ("reset-after", Some(value)) => (number(value)?, Then::Reset),
+            ("end-after", Some(value)) => (number(value)?, Then::End),
+            (_, None) => return self.add_status(name),
+            _ => return Err("unknown part".to_owned()),
+        };
+        match self.then.replace(then) {
+            None => Ok(()),
+            Some(_) => Err("a second way to end the body".to_owned()),
+        }
+    }
+
+    fn add_status(&mut self, name: &str) -> Result<(), String> {
+        let status = name.parse().map_err(|_| "unknown part".to_owned())?;
+        if !(200..=599).contains(&status) {
+            return Err("a status is from 200 to 599".to_owned());
+        }
+        self.status = Some(status);
+        Ok(())
+    }
+}
+
+fn millis(value: &str) -> Result<Duration, String> {
+    number(value).map(Duration::from_millis)
+}
+
+fn number<T: FromStr<Err: Display>>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|error| format!("{error}"))
+}
