@@ -71,7 +71,10 @@ async fn a_certificate_for_another_name_is_refused() {
 async fn refused_ports_and_clusters_that_lead_nowhere_give_503() {
     let refused = RefusedPort::new();
     for (cluster, why) in [
-        (Cluster::new("refused", refused.addr()), "refused"),
+        (
+            Cluster::new("refused", refused.addr()),
+            "connection failure",
+        ),
         (Cluster::empty("empty"), "no healthy upstream"),
         (
             Cluster::dns("unknown", "no-such-host.invalid", 80),

@@ -13,10 +13,15 @@
 //!
 //! *Routed* is an answer that comes through Envoy's router: it can be judged at its first packet,
 //! and passed on from there. *Called* is one that comes from a callout, whole.
+//!
+//! In `dispatch: router` the router makes attempt after attempt while this is *Routed*, and an attempt
+//! filter judges each. What comes out at the end is either settled already, or an answer that the
+//! router did not get past; from there it goes on as in `dispatch: callout`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::config::Fallback;
 use super::outcome::{Judge, Origin, Outcome};
 use super::plan::{Plan, Step};
 
@@ -26,10 +31,14 @@ pub struct Exchange {
     plan: Plan,
     state: State,
     stream: bool,
+    /// Envoy's router makes the attempts.
+    by_router: bool,
     /// The attempt under way, or the last one.
     attempt: usize,
     began: Duration,
     attempt_began: Duration,
+    /// The attempts that Envoy's router has made, as the attempt filters wrote them down.
+    routed_trail: String,
     trail: Vec<Tried>,
 }
 
@@ -67,6 +76,10 @@ pub enum Event<'a> {
         /// No more follows.
         end: bool,
     },
+    /// An attempt filter found the routed answer good, and its headers say so.
+    Settled,
+    /// An attempt filter found the routed answer bad, and Envoy's router did not retry.
+    NotRetried(Outcome),
     /// The callout brought an answer.
     Answer {
         /// Who made the answer.
@@ -117,11 +130,41 @@ impl Exchange {
             plan,
             state: State::Routed(Judge::new(stream)),
             stream,
+            by_router: false,
             attempt: 0,
             began: now,
             attempt_began: now,
+            routed_trail: String::new(),
             trail: Vec::new(),
         }
+    }
+
+    /// Leaves the attempts to Envoy's router, which keeps the time of each. Only where there is a
+    /// fallback to make.
+    #[must_use]
+    pub fn by_router(mut self) -> Self {
+        self.by_router = true;
+        self
+    }
+
+    /// Takes over from Envoy's router, which made so many attempts. `trail` has what the attempt
+    /// filters wrote down: the last attempt may be missing there, when it has not quite ended. Where
+    /// it is there, its outcome is returned.
+    pub fn take_over(&mut self, mut trail: String, made: usize) -> Option<Outcome> {
+        let mut ended = None;
+        if trail_entries(&trail).count() >= made
+            && let Some((start, last)) = split_last_entry(&trail)
+        {
+            ended = last.split(';').nth(1).and_then(Outcome::parse);
+            trail.truncate(start);
+        }
+        self.attempt = self
+            .plan
+            .nth(trail_entries(&trail).count())
+            .unwrap_or(self.attempt);
+        self.attempt_began = self.began + trail_entries(&trail).map(took).sum::<Duration>();
+        self.routed_trail = trail;
+        ended
     }
 
     /// Takes in what happened at `now`, and says what to do. An event that comes too late changes
@@ -136,6 +179,10 @@ impl Exchange {
                     end,
                 },
             ) => match judge.on_headers(origin, status, end) {
+                Some(Outcome::RequestTimeout) => {
+                    let outcome = self.router_timeout();
+                    self.ended(now, outcome)
+                }
                 Some(outcome) => self.ended(now, outcome),
                 None if self.has_next() => Effect::Wait,
                 None => self.ended(now, Outcome::Status(status)),
@@ -150,6 +197,11 @@ impl Exchange {
                 Some(outcome) => self.ended(now, outcome),
                 None => Effect::Wait,
             },
+            (State::Routed(_), Event::Settled) => {
+                self.state = State::Over;
+                Effect::Pass
+            }
+            (State::Routed(_), &Event::NotRetried(outcome)) => self.ended(now, outcome),
             (
                 State::Called,
                 &Event::Answer {
@@ -192,6 +244,12 @@ impl Exchange {
         }
     }
 
+    /// Whether Envoy's router makes the attempts.
+    #[must_use]
+    pub fn is_by_router(&self) -> bool {
+        self.by_router
+    }
+
     /// Whether the answer has been settled.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -207,20 +265,12 @@ impl Exchange {
     /// Every attempt in order, as `x-ai-fallback-attempts` shows it: `openai;503;12ms, qwen;200;840ms`.
     #[must_use]
     pub fn trail(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.routed_trail.clone();
         for tried in &self.trail {
             let Some(step) = self.plan.step(tried.attempt) else {
                 continue;
             };
-            let separator = if text.is_empty() { "" } else { ", " };
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "{separator}{};{};{}ms",
-                step.name(),
-                tried.outcome,
-                tried.took.as_millis()
-            );
+            append_attempt(&mut text, step, tried.outcome, tried.took);
         }
         text
     }
@@ -290,12 +340,20 @@ impl Exchange {
             .map(|(_, outcome)| outcome)
     }
 
+    /// What a timeout of Envoy's router means.
+    fn router_timeout(&self) -> Outcome {
+        let patience = self.plan.fallback().filter(|_| self.by_router);
+        let patience = patience.and_then(|rules| Patience::of(rules, self.stream));
+        patience.map_or(Outcome::RequestTimeout, |patience| patience.outcome)
+    }
+
     /// Everything that is waited for: until when, and what it means if it does not come.
     fn waits(&self) -> impl Iterator<Item = (Duration, Outcome)> {
         let fallback = self.plan.fallback().filter(|_| self.is_routed());
-        let request = fallback.and_then(|rules| Some(self.attempt_began + rules.request_timeout?));
+        let own = fallback.filter(|_| !self.by_router);
+        let request = own.and_then(|rules| Some(self.attempt_began + rules.request_timeout?));
         let total = fallback.and_then(|rules| Some(self.began + rules.total_timeout?));
-        let first_packet = fallback
+        let first_packet = own
             .filter(|_| self.awaits_first_packet())
             .and_then(|rules| Some(self.attempt_began + rules.first_packet_timeout?));
         [
@@ -318,4 +376,66 @@ impl Exchange {
     fn is_routed(&self) -> bool {
         matches!(self.state, State::Routed(_))
     }
+}
+
+/// How long one attempt of Envoy's router may take to its first packet (a stream) or answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The time.
+    pub time: Duration,
+    /// What it means when it is used up.
+    pub outcome: Outcome,
+}
+
+impl Patience {
+    /// The shorter of the timeouts that apply; `None` where none does.
+    #[must_use]
+    pub fn of(fallback: &Fallback, stream: bool) -> Option<Self> {
+        let first_packet = fallback.first_packet_timeout.filter(|_| stream);
+        [
+            (first_packet, Outcome::FirstPacketTimeout),
+            (fallback.request_timeout, Outcome::RequestTimeout),
+        ]
+        .into_iter()
+        .filter_map(|(time, outcome)| {
+            Some(Self {
+                time: time?,
+                outcome,
+            })
+        })
+        .min_by_key(|patience| patience.time)
+    }
+}
+
+/// Adds an attempt to a trail.
+pub fn append_attempt(trail: &mut String, step: Step<'_>, outcome: Outcome, took: Duration) {
+    let separator = if trail.is_empty() { "" } else { ", " };
+    // Writing to a String cannot fail.
+    let _ = write!(
+        trail,
+        "{separator}{};{outcome};{}ms",
+        step.name(),
+        took.as_millis()
+    );
+}
+
+fn trail_entries(trail: &str) -> impl Iterator<Item = &str> {
+    trail.split(", ").filter(|entry| !entry.is_empty())
+}
+
+/// The last entry of a trail, and where what comes before it ends.
+fn split_last_entry(trail: &str) -> Option<(usize, &str)> {
+    match trail.rsplit_once(", ") {
+        Some((before, last)) => Some((before.len(), last)),
+        None => (!trail.is_empty()).then_some((0, trail)),
+    }
+}
+
+/// The time that an entry of a trail tells: `openai;503;12ms`.
+fn took(entry: &str) -> Duration {
+    let millis = entry
+        .rsplit(';')
+        .next()
+        .and_then(|time| time.strip_suffix("ms")?.parse().ok());
+    Duration::from_millis(millis.unwrap_or_default())
 }

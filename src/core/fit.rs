@@ -67,6 +67,16 @@ impl<'a> Step<'a> {
                     .is_some_and(|service| service.credentials == Credentials::Service))
     }
 
+    /// Whether the service gets another value of this header than the client sent, or none.
+    #[must_use]
+    pub fn changes(&self, name: &str) -> bool {
+        match name {
+            ":path" => self.service.is_some(),
+            ":authority" => self.authority().is_some(),
+            _ => self.withholds(name) || self.sets(name),
+        }
+    }
+
     /// The headers of a whole new request, made from those that the client sent.
     ///
     /// A value that is not UTF-8 is left out: the SDK has no callout that could carry it.
@@ -77,11 +87,7 @@ impl<'a> Step<'a> {
             .filter(|(name, value)| !self.replaces(name) && std::str::from_utf8(value).is_ok())
             .map(|(name, value)| (name.clone(), self.fitted(name, value)))
             .collect();
-        headers.extend(
-            self.headers()
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone().into_bytes())),
-        );
+        headers.extend(self.own_headers());
         headers.push((
             "content-length".to_owned(),
             body_len.to_string().into_bytes(),
@@ -89,10 +95,44 @@ impl<'a> Step<'a> {
         headers
     }
 
+    /// The headers of a request that was sent to `primary` before, and that Envoy's router now sends
+    /// again, on the same header map: whatever belongs to another service is taken back.
+    ///
+    /// `original` has the client's values of what was changed for the primary, `before` what went to
+    /// the primary's cluster, `now` what is in the map.
+    #[must_use]
+    pub fn retry_headers(
+        &self,
+        primary: Step<'_>,
+        original: &[Header],
+        before: &[Header],
+        now: &[Header],
+    ) -> Vec<Header> {
+        let common = before
+            .iter()
+            .filter(|(name, _)| !primary.changes(name) && !is_routers_own(name));
+        let mut headers: Vec<Header> = common
+            .chain(original)
+            .filter(|(name, _)| !self.withholds(name) && !self.sets(name))
+            .map(|(name, value)| (name.clone(), self.fitted(name, value)))
+            .collect();
+        headers.extend(now.iter().filter(|(name, _)| is_routers_own(name)).cloned());
+        headers.extend(self.own_headers());
+        headers
+    }
+
+    fn own_headers(&self) -> impl Iterator<Item = Header> {
+        self.headers()
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+    }
+
     fn replaces(&self, name: &str) -> bool {
-        self.withholds(name)
-            || is_hop_by_hop(name)
-            || self.headers().iter().any(|(own, _)| own == name)
+        self.withholds(name) || is_hop_by_hop(name) || self.sets(name)
+    }
+
+    fn sets(&self, name: &str) -> bool {
+        self.headers().iter().any(|(own, _)| own == name)
     }
 
     fn fitted(&self, name: &str, value: &[u8]) -> Vec<u8> {
@@ -105,6 +145,11 @@ impl<'a> Step<'a> {
         };
         other.unwrap_or_else(|| value.to_vec())
     }
+}
+
+/// Headers that Envoy's router sets anew for each attempt.
+fn is_routers_own(name: &str) -> bool {
+    name.starts_with("x-envoy-") || name == "traceparent" || name == "tracestate"
 }
 
 /// Whether a header says something about one connection alone.

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod fallback;
 pub mod fit;
+pub mod handoff;
 pub mod outcome;
 pub mod plan;
 pub mod reply;

@@ -59,6 +59,19 @@ impl Outcome {
         )
     }
 
+    /// Reads what [`Display`](fmt::Display) wrote. A status that was intercepted cannot be told.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "stream_error" => Some(Self::StreamError),
+            "empty" => Some(Self::Empty),
+            "reset" => Some(Self::Reset),
+            "first_packet_timeout" => Some(Self::FirstPacketTimeout),
+            "request_timeout" => Some(Self::RequestTimeout),
+            status => status.parse().ok().map(Self::Status),
+        }
+    }
+
     /// Whether the answer came from the service.
     #[must_use]
     pub fn is_from_service(self) -> bool {

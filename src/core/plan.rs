@@ -68,6 +68,12 @@ impl Plan {
         (attempt + 1..=last).find(|&next| !self.repeats_an_earlier_one(next))
     }
 
+    /// The attempt that comes after `made` others.
+    #[must_use]
+    pub fn nth(&self, made: usize) -> Option<usize> {
+        (0..made).try_fold(0, |attempt, _| self.after(attempt))
+    }
+
     fn repeats_an_earlier_one(&self, attempt: usize) -> bool {
         self.step(attempt).is_some_and(|step| {
             (0..attempt)

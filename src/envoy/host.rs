@@ -93,6 +93,19 @@ pub fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
 }
 
+/// Writes filter state. Only while the stream lives.
+pub fn set_property(path: &[&str], value: &[u8]) {
+    note(
+        "set_property",
+        hostcalls::set_property(path.to_vec(), Some(value)),
+    );
+}
+
+/// Calls a function that Envoy offers by name.
+pub fn call_foreign(name: &str) {
+    note("call_foreign", hostcalls::call_foreign_function(name, None));
+}
+
 /// Releases the held response. Envoy does so after the callback.
 pub fn resume_response() {
     note("resume_response", hostcalls::resume_http_response());

@@ -2,15 +2,18 @@
 //!
 //! `root` takes in the configuration. `request_filter` reads a request and hands it to a `stream`,
 //! which carries out what the core decides. `worker` holds what the streams of one worker share.
-//! `host` has every host call.
+//! `attempt_filter` is the other role, for the attempts of Envoy's router; `router` is what the two
+//! roles tell each other. `host` has every host call.
 
 mod answer;
+mod attempt_filter;
 mod deadlines;
 mod host;
 mod metrics;
 pub mod plugin_config;
 mod request_filter;
 mod root;
+mod router;
 mod stream;
 mod worker;
 
@@ -20,5 +23,5 @@ use proxy_wasm::types::LogLevel;
 pub fn register() {
     // Envoy drops what its own log level leaves out; this one keeps the calls few.
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|id| Box::new(root::Root::new(id)));
+    proxy_wasm::set_root_context(|_| Box::new(root::Root::default()));
 }

@@ -8,11 +8,13 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::host;
 use super::metrics::Skip;
+use super::router;
 use super::stream::{Original, Stream};
 use super::worker::Worker;
 use crate::core::config::Candidates;
-use crate::core::fallback::Exchange;
+use crate::core::fallback::{Exchange, Patience};
 use crate::core::fit::Header;
+use crate::core::handoff::Handoff;
 use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::{BodyError, RequestBody};
@@ -121,7 +123,16 @@ impl RequestFilter {
             fit_body(primary, &parsed, &body, &head);
         }
         self.worker.metrics.request();
+        let by_router = self.worker.by_router && plan.after(0).is_some();
+        if self.worker.by_router {
+            hand_to_router(&plan, &parsed, &head);
+        }
         let exchange = Exchange::begin(host::now(), plan, parsed.stream);
+        let exchange = if by_router {
+            exchange.by_router()
+        } else {
+            exchange
+        };
         let shape = Shape::of_path(&head.path);
         let original = Original {
             headers: head.headers,
@@ -279,6 +290,45 @@ fn fit_headers(step: Step<'_>, head: &Incoming) {
     }
     for (name, value) in step.headers() {
         host::set_header(map, name, value.as_bytes());
+    }
+}
+
+/// Leaves the attempts of a plan to Envoy's router and the attempt filters.
+fn hand_to_router(plan: &Plan, parsed: &RequestBody, head: &Incoming) {
+    let Some(primary) = plan.step(0) else { return };
+    if let Some(rules) = plan.fallback().filter(|_| plan.after(0).is_some()) {
+        let patience = Patience::of(rules, parsed.stream);
+        let added = primary
+            .model
+            .filter(|_| parsed.model.is_none())
+            .and_then(|model| parsed.edit(model));
+        let handoff = Handoff {
+            api: plan.api().index,
+            api_name: plan.api().name.clone(),
+            model: parsed.model.as_ref().map(|model| model.name.clone()),
+            stream: parsed.stream,
+            added: added.map_or(0..0, |edit| {
+                edit.span.start..edit.span.start + edit.text.len()
+            }),
+            original: head
+                .headers
+                .iter()
+                .filter(|(name, _)| primary.changes(name))
+                .cloned()
+                .collect(),
+        };
+        let retries = std::iter::successors(plan.after(0), |&attempt| plan.after(attempt)).count();
+        router::hand_over(&handoff, retries, patience);
+    }
+    choose_cluster(primary);
+}
+
+/// Tells the route's matcher the cluster of the primary. Without a named primary, the matcher's
+/// `on_no_match` is taken.
+fn choose_cluster(primary: Step<'_>) {
+    if let Some(service) = primary.service {
+        router::set_cluster(&service.cluster);
+        router::choose_route_again();
     }
 }
 

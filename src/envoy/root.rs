@@ -5,6 +5,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
+use super::attempt_filter::{AttemptFilter, Attempts};
 use super::host;
 use super::plugin_config;
 use super::request_filter::RequestFilter;
@@ -12,35 +13,33 @@ use super::worker::Worker;
 use crate::core::config::{Config, ConfigError};
 
 /// The root context of one plugin in one worker.
+#[derive(Default)]
 pub struct Root {
-    worker: Option<Rc<Worker>>,
+    role: Option<Role>,
 }
 
-impl Root {
-    /// A root that is not configured yet.
-    #[must_use]
-    pub fn new(_id: u32) -> Self {
-        Self { worker: None }
-    }
+/// What the plugin is, by its `root_id`.
+enum Role {
+    /// `ai_fallback`
+    Requests(Rc<Worker>),
+    /// `ai_fallback_attempt`
+    Attempts(Rc<Attempts>),
 }
 
 impl RootContext for Root {
     /// False refuses the configuration: a starting Envoy stops, a running one keeps what it had.
     fn on_configure(&mut self, _: usize) -> bool {
-        match configuration() {
-            Ok(config) => {
-                self.worker = Some(Rc::new(Worker::new(config)));
-                true
-            }
-            Err(errors) => {
-                errors.iter().for_each(|error| log::error!("{error}"));
-                false
-            }
+        let role =
+            configuration().and_then(|config| Role::new(config).map_err(|error| vec![error]));
+        if let Err(errors) = &role {
+            errors.iter().for_each(|error| log::error!("{error}"));
         }
+        self.role = role.ok();
+        self.role.is_some()
     }
 
     fn on_tick(&mut self) {
-        if let Some(worker) = &self.worker {
+        if let Some(Role::Requests(worker)) = &self.role {
             worker.on_tick();
         }
     }
@@ -50,8 +49,13 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        match &self.worker {
-            Some(worker) => Some(Box::new(RequestFilter::new(id, Rc::clone(worker)))),
+        match &self.role {
+            Some(Role::Requests(worker)) => {
+                Some(Box::new(RequestFilter::new(id, Rc::clone(worker))))
+            }
+            Some(Role::Attempts(attempts)) => {
+                Some(Box::new(AttemptFilter::new(Rc::clone(attempts))))
+            }
             // Envoy makes no stream for a plugin that refused its configuration. The SDK panics on
             // `None`.
             None => Some(Box::new(Bystander)),
@@ -61,8 +65,24 @@ impl RootContext for Root {
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
-        if let Some(worker) = &self.worker {
+        if let Some(Role::Requests(worker)) = &self.role {
             worker.on_call_answer(token, body_size);
+        }
+    }
+}
+
+impl Role {
+    fn new(config: Config) -> Result<Self, ConfigError> {
+        let root_id = host::property(&["plugin_root_id"]).unwrap_or_default();
+        match root_id.as_slice() {
+            b"ai_fallback" => Ok(Self::Requests(Rc::new(Worker::new(config)))),
+            b"ai_fallback_attempt" => Ok(Self::Attempts(Rc::new(Attempts::new(config)))),
+            other => Err(ConfigError::new(
+                "root_id",
+                "unknown role",
+                format!("{:?}", String::from_utf8_lossy(other)),
+                "\"ai_fallback\" or \"ai_fallback_attempt\"",
+            )),
         }
     }
 }

@@ -7,17 +7,18 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::answer;
 use super::host::{self, Token};
+use super::router::{self, RETRY_HEADER};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
-use crate::core::outcome::Judge;
+use crate::core::outcome::{Judge, Origin, Outcome};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
 
 /// Who answered.
-const SERVICE_HEADER: &str = "x-ai-fallback-service";
+pub const SERVICE_HEADER: &str = "x-ai-fallback-service";
 /// Every attempt in order.
-const ATTEMPTS_HEADER: &str = "x-ai-fallback-attempts";
+pub const ATTEMPTS_HEADER: &str = "x-ai-fallback-attempts";
 
 /// The request as the client sent it, kept while a fallback may need it.
 #[derive(Debug)]
@@ -92,17 +93,54 @@ impl Stream {
         if self.exchange.is_over() {
             return Action::Continue;
         }
+        let is_routers = self.exchange.is_by_router() && self.exchange.peek_from().is_some();
+        let action = match is_routers {
+            true => self.on_router_answer(end),
+            false => self.on_routed_answer(end),
+        };
+        self.held.ended = end;
+        action
+    }
+
+    fn on_routed_answer(&mut self, end: bool) -> Action {
         let status = host::header(MapType::HttpResponseHeaders, ":status");
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         let origin = answer::routed_origin(&details);
+        if origin == Origin::Service && self.exchange.is_by_router() {
+            self.worker.on_missing_attempt_filter();
+        }
         let status = answer::status(status.as_deref());
-        let action = self.on_event(&Event::Headers {
+        self.on_event(&Event::Headers {
             origin,
             status,
             end,
-        });
-        self.held.ended = end;
-        action
+        })
+    }
+
+    /// The answer of Envoy's router, after all the attempts that it made.
+    fn on_router_answer(&mut self, end: bool) -> Action {
+        let map = MapType::HttpResponseHeaders;
+        if host::header(map, ATTEMPTS_HEADER).is_some() {
+            self.original = None;
+            let now = host::now();
+            self.exchange.step(now, &Event::Settled);
+            self.update_deadline(now);
+            return Action::Continue;
+        }
+        let ended = self
+            .exchange
+            .take_over(router::trail(), router::attempts_made());
+        // The router did not retry: a circuit breaker is open, or the body is larger than it keeps.
+        if let Some(label) = host::header(map, RETRY_HEADER) {
+            host::remove_header(map, RETRY_HEADER);
+            let outcome = std::str::from_utf8(&label).ok().and_then(Outcome::parse);
+            return self.on_event(&Event::NotRetried(outcome.unwrap_or(Outcome::Reset)));
+        }
+        // Envoy 1.40 ends the last attempt before its own reply when it times out, and after it else.
+        if let Some(outcome) = ended {
+            return self.on_event(&Event::NotRetried(outcome));
+        }
+        self.on_routed_answer(end)
     }
 
     /// More of the body of the routed answer came: `size` bytes are held now.
@@ -147,6 +185,10 @@ impl Stream {
     /// The deadline came.
     pub fn on_due(&mut self) {
         self.due = None;
+        if self.exchange.is_by_router() {
+            self.exchange
+                .take_over(router::trail(), router::attempts_made());
+        }
         self.on_event(&Event::Due);
     }
 

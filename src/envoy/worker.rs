@@ -1,6 +1,6 @@
 //! What one worker of Envoy knows: the configuration, and the streams under way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use hashbrown::HashMap;
 use super::deadlines::Deadlines;
 use super::host::{self, Token};
 use super::metrics::Metrics;
+use super::router;
 use super::stream::Stream;
-use crate::core::config::Config;
+use crate::core::config::{Config, Dispatch};
 
 /// The state of one worker. It is single-threaded: every worker has its own VM.
 pub struct Worker {
@@ -18,6 +19,9 @@ pub struct Worker {
     pub config: Config,
     /// The metrics.
     pub metrics: Metrics,
+    /// Fallbacks are made by Envoy's router.
+    pub by_router: bool,
+    missing_attempt_filter: Cell<bool>,
     deadlines: RefCell<Deadlines>,
     streams: RefCell<HashMap<u32, Rc<RefCell<Stream>>>>,
     calls: RefCell<HashMap<Token, u32>>,
@@ -28,6 +32,8 @@ impl Worker {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            by_router: by_router(&config),
+            missing_attempt_filter: Cell::new(false),
             config,
             metrics: Metrics::define(),
             deadlines: RefCell::default(),
@@ -100,6 +106,17 @@ impl Worker {
         host::set_tick(self.deadlines.borrow_mut().after_tick(now));
     }
 
+    /// Tells once that an answer of a service was seen by no attempt filter.
+    pub fn on_missing_attempt_filter(&self) {
+        if !self.missing_attempt_filter.replace(true) {
+            log::error!(
+                "event=missing_attempt_filter cluster={}: serving by callout; put the plugin with root_id \
+                 ai_fallback_attempt first into the http_filters of the cluster",
+                String::from_utf8_lossy(&router::chosen_cluster())
+            );
+        }
+    }
+
     fn pop_due(&self, now: Duration) -> Option<u32> {
         self.deadlines.borrow_mut().pop(now)
     }
@@ -109,6 +126,17 @@ impl Worker {
         let stream = self.streams.borrow().get(&id).map(Rc::clone)?;
         host::enter(id).then_some(stream)
     }
+}
+
+fn by_router(config: &Config) -> bool {
+    let wanted = config.dispatch == Dispatch::Router;
+    if wanted && !router::is_supported() {
+        log::error!(
+            "event=router_not_supported: serving by callout; dispatch: router needs Envoy 1.39"
+        );
+        return false;
+    }
+    wanted
 }
 
 #[cfg(target_arch = "wasm32")]

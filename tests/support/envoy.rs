@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 const LOG_LINES_SHOWN: usize = 60;
 
+// Ctrl-C goes to this shell too, and must not end it before Envoy.
+const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$0"; rm -rf "$1""#;
+
 /// A running Envoy. Clones are handles to the same process, which ends with the last of them, or with the test process.
 #[derive(Clone)]
 pub struct Envoy {
@@ -184,7 +187,7 @@ impl Process {
             .expect("Envoy starts");
         Process {
             pid: envoy.id(),
-            watchdog: watch(envoy.id()),
+            watchdog: watch(envoy.id(), &folder),
             envoy: Mutex::new(envoy),
             folder,
         }
@@ -222,12 +225,14 @@ impl Drop for Process {
     }
 }
 
-/// Ends Envoy when this process ends, even by a signal: the kernel then closes our end of the pipe that the watchdog reads.
-/// (A parent-death signal would not do: it follows the thread that started the process, and tests run on many.)
-fn watch(pid: u32) -> Child {
+/// Ends Envoy and removes its folder when this process ends, even by a signal: the kernel then closes our end of the pipe
+/// that the watchdog reads. (A parent-death signal would not do: it follows the thread that started the process, and tests
+/// run on many.)
+fn watch(pid: u32, folder: &Path) -> Child {
     Command::new("sh")
-        .args(["-c", "trap '' INT TERM HUP; read -r _; kill -9 \"$0\""])
+        .args(["-c", WATCHDOG])
         .arg(pid.to_string())
+        .arg(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

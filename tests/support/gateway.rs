@@ -15,6 +15,7 @@ pub struct Gateway {
     route: Value,
     listener: Value,
     manager: Value,
+    router: bool,
 }
 
 impl Gateway {
@@ -30,7 +31,15 @@ impl Gateway {
             route: json!({"timeout": "0s"}),
             listener: json!({}),
             manager: json!({}),
+            router: false,
         }
+    }
+
+    /// Adds what `dispatch: router` needs, as `envoy/router.yaml` has it: the attempt filter in every cluster, and a route
+    /// whose cluster is chosen anew for each attempt. The plugin configuration must say `dispatch: router` itself.
+    pub fn router(mut self) -> Gateway {
+        self.router = true;
+        self
     }
 
     /// Puts the filter in, its configuration as plain YAML in Envoy's (a `Struct`).
@@ -98,7 +107,7 @@ impl Gateway {
     pub fn render(&self) -> String {
         let bootstrap = json!({
             "admin": {"address": address(([127, 0, 0, 1], 0).into())},
-            "static_resources": {"listeners": [self.render_listener()], "clusters": self.clusters},
+            "static_resources": {"listeners": [self.render_listener()], "clusters": self.render_clusters()},
         });
         bootstrap.to_string()
     }
@@ -137,24 +146,27 @@ impl Gateway {
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": type_url("filters.http.router.v3.Router")},
         });
-        let ours = self.plugin.as_ref().map(|plugin| self.render_ours(plugin));
+        let ours = self
+            .plugin
+            .as_ref()
+            .map(|plugin| self.render_ours("ai_fallback", plugin));
         ours.into_iter()
             .chain(self.filters_after.iter().cloned())
             .chain([router])
             .collect()
     }
 
-    fn render_ours(&self, plugin: &Value) -> Value {
-        json!({"name": "ai_fallback", "typed_config": {
+    fn render_ours(&self, role: &str, plugin: &Value) -> Value {
+        json!({"name": role, "typed_config": {
             "@type": type_url("filters.http.wasm.v3.Wasm"),
             "config": {
-                "name": "ai_fallback",
-                "root_id": "ai_fallback",
+                "name": role,
+                "root_id": role,
                 "allow_on_headers_stop_iteration": true,
                 "failure_policy": "FAIL_RELOAD",
                 "configuration": plugin,
                 "vm_config": {
-                    "vm_id": "ai_fallback",
+                    "vm_id": role,
                     "runtime": "envoy.wasm.runtime.v8",
                     "code": {"local": {"filename": wasm_file()}},
                     "environment_variables": {"key_values": self.environment},
@@ -165,11 +177,71 @@ impl Gateway {
 
     fn render_route(&self) -> Value {
         let mut route = self.route.clone();
+        if self.router {
+            merge(&mut route, self.render_router_action());
+            return route;
+        }
         if route.get("cluster").is_none() {
             let first = self.clusters.first().expect("a gateway has a cluster");
             route["cluster"] = first["name"].clone();
         }
         route
+    }
+}
+
+impl Gateway {
+    fn render_clusters(&self) -> Vec<Value> {
+        let Some(plugin) = self.plugin.as_ref().filter(|_| self.router) else {
+            return self.clusters.clone();
+        };
+        let attempt = self.render_ours("ai_fallback_attempt", plugin);
+        let with_attempt = |cluster: &Value| {
+            Cluster(cluster.clone())
+                .first_http_filter(attempt.clone())
+                .with(json!({
+                    "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
+                }))
+        };
+        self.clusters
+            .iter()
+            .map(|cluster| with_attempt(cluster).0)
+            .collect()
+    }
+
+    fn render_router_action(&self) -> Value {
+        let action = |cluster: &Value| {
+            json!({"action": {"name": "cluster", "typed_config": {
+                "@type": type_url("router.cluster_specifiers.matcher.v3.ClusterAction"),
+                "cluster": cluster,
+            }}})
+        };
+        let names = || self.clusters.iter().map(|cluster| &cluster["name"]);
+        let map: Map<String, Value> = names()
+            .filter_map(|name| Some((name.as_str()?.to_owned(), action(name))))
+            .collect();
+        let first = names().next().expect("a gateway has a cluster");
+        json!({
+            "inline_cluster_specifier_plugin": {"extension": {"name": "matcher", "typed_config": {
+                "@type": type_url("router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier"),
+                "cluster_matcher": {
+                    "matcher_tree": {
+                        "input": {"name": "cluster", "typed_config": {
+                            "@type": type_url("matching.common_inputs.network.v3.FilterStateInput"),
+                            "key": "wasm.ai_fallback.cluster",
+                        }},
+                        "exact_match_map": {"map": map},
+                    },
+                    "on_no_match": action(first),
+                },
+            }}},
+            "retry_policy": {
+                "retry_on": "retriable-headers,connect-failure,refused-stream,reset,reset-before-request",
+                "retriable_headers": [{"name": "x-ai-fallback-retry", "present_match": true}],
+                "num_retries": 0,
+                "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.001s"},
+                "refresh_cluster_on_retry": true,
+            },
+        })
     }
 }
 
@@ -221,6 +293,16 @@ impl Cluster {
         });
         self.http_options()["http_filters"] = filters.iter().cloned().chain([codec]).collect();
         self
+    }
+
+    fn first_http_filter(mut self, filter: Value) -> Cluster {
+        match self.http_options()["http_filters"].as_array_mut() {
+            Some(filters) => {
+                filters.insert(0, filter);
+                self
+            }
+            None => self.http_filters(&[filter]),
+        }
     }
 
     /// Adds fields, such as `outlier_detection`.

@@ -1,0 +1,381 @@
+//! The role `ai_fallback_attempt`: makes one attempt of Envoy's router fit its service, and judges
+//! the answer before the router may pass it on.
+//!
+//! Envoy makes one such filter per attempt, in the cluster that the attempt goes to. It must be the
+//! first of the cluster's `http_filters`: what it takes for the client's headers must not hold what
+//! another filter added for this service.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::answer;
+use super::host;
+use super::router::{self, RETRY_HEADER};
+use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
+use crate::core::config::Config;
+use crate::core::fallback::{Patience, append_attempt};
+use crate::core::handoff::{self, Handoff};
+use crate::core::outcome::{Judge, Origin, Outcome};
+use crate::core::plan::{Plan, Step};
+use crate::core::request::RequestBody;
+
+/// Envoy's timers and our clock may differ by the time of one turn of its event loop.
+const CLOCK_SLACK: Duration = Duration::from_millis(10);
+
+/// What the attempt filters of one worker share.
+pub struct Attempts {
+    /// The checked configuration.
+    pub config: Config,
+    warned: Cell<bool>,
+}
+
+impl Attempts {
+    /// For attempts at the services of `config`.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            warned: Cell::new(false),
+        }
+    }
+
+    /// Tells once what is wrong with Envoy's configuration: it is the same for every request.
+    fn warn(&self, service: &str, cluster: &str) {
+        if !self.warned.replace(true) {
+            log::error!(
+                "event=wrong_cluster service={service} cluster={cluster}: Envoy sent the attempt to another \
+                 cluster; add the cluster to the route's matcher (exact_match_map) and set \
+                 refresh_cluster_on_retry in its retry policy"
+            );
+        }
+    }
+}
+
+/// The filter of one attempt.
+pub struct AttemptFilter {
+    attempts: Rc<Attempts>,
+    attempt: Option<Attempt>,
+}
+
+/// An attempt that belongs to a plan.
+struct Attempt {
+    handoff: Handoff,
+    plan: Plan,
+    number: usize,
+    has_next: bool,
+    began: Duration,
+    judge: Judge,
+    body: RequestBodyState,
+    answer: AnswerState,
+}
+
+enum RequestBodyState {
+    /// It goes on as it comes.
+    Untouched,
+    /// It is held, `size` bytes so far, to change the model in it.
+    Held { size: usize },
+}
+
+enum AnswerState {
+    /// It has not been judged.
+    Awaited,
+    /// The router was asked for a retry.
+    Failed { outcome: Outcome, took: Duration },
+    /// It goes to the client.
+    Settled,
+}
+
+impl AttemptFilter {
+    /// A filter for the attempt that Envoy begins.
+    #[must_use]
+    pub fn new(attempts: Rc<Attempts>) -> Self {
+        Self {
+            attempts,
+            attempt: None,
+        }
+    }
+}
+
+impl HttpContext for AttemptFilter {
+    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
+        // Without a plan this is a callout, or a request without fallback.
+        let attempt =
+            router::handoff().and_then(|handoff| Attempt::begin(handoff, &self.attempts.config));
+        let Some(attempt) = attempt else {
+            return Action::Continue;
+        };
+        self.attempt
+            .insert(attempt)
+            .on_request_headers(&self.attempts, end)
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        self.attempt.as_mut().map_or(Action::Continue, |attempt| {
+            attempt.on_request_body(size, end)
+        })
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.attempt
+            .as_mut()
+            .map_or(Action::Continue, Attempt::on_request_end)
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
+        self.attempt
+            .as_mut()
+            .map_or(Action::Continue, |attempt| attempt.on_response_headers(end))
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
+        self.attempt.as_mut().map_or(Action::Continue, |attempt| {
+            attempt.on_response_body(size, end)
+        })
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.attempt.as_mut().map_or(Action::Continue, |attempt| {
+            attempt.on_response_body(0, true)
+        })
+    }
+}
+
+impl Context for AttemptFilter {
+    /// The attempt is over. Envoy ends it before it begins the next one.
+    fn on_done(&mut self) -> bool {
+        if let Some(attempt) = &self.attempt {
+            attempt.write_down();
+        }
+        true
+    }
+}
+
+impl Attempt {
+    fn begin(handoff: Handoff, config: &Config) -> Option<Self> {
+        let plan = handoff.plan(config)?;
+        let number = plan.nth(router::attempts_made().checked_sub(1)?)?;
+        Some(Self {
+            has_next: plan.after(number).is_some(),
+            judge: Judge::new(handoff.stream),
+            handoff,
+            plan,
+            number,
+            began: host::now(),
+            body: RequestBodyState::Untouched,
+            answer: AnswerState::Awaited,
+        })
+    }
+
+    fn on_request_headers(&mut self, attempts: &Attempts, end: bool) -> Action {
+        let Some(step) = self.plan.step(self.number) else {
+            return Action::Continue;
+        };
+        let in_its_cluster = step
+            .service
+            .is_none_or(|service| router::chosen_cluster() == service.cluster.as_bytes());
+        if let (false, Some(service)) = (in_its_cluster, step.service) {
+            attempts.warn(&service.name, &service.cluster);
+        }
+        if self.number == 0 {
+            router::keep_headers(&handoff::encode_headers(&host::headers(
+                MapType::HttpRequestHeaders,
+            )));
+        } else if in_its_cluster {
+            log::info!(
+                "event=fallback api={} attempts=\"{}\" next={}",
+                self.handoff.api_name,
+                router::trail(),
+                step.name()
+            );
+            self.fit_headers(step);
+        } else {
+            return self.refuse();
+        }
+        // Written now: this attempt may end without another word.
+        if let Some(cluster) = self.next_cluster() {
+            router::set_cluster(cluster);
+        }
+        if end || !self.changes_body() {
+            return Action::Continue;
+        }
+        self.body = RequestBodyState::Held { size: 0 };
+        Action::Pause
+    }
+
+    /// Nothing of this service may go to another. A local reply of this filter is not retried, so the
+    /// request filter goes on from here.
+    fn refuse(&mut self) -> Action {
+        self.answer = AnswerState::Settled;
+        let label = (
+            RETRY_HEADER.to_owned(),
+            Outcome::Reset.to_string().into_bytes(),
+        );
+        host::reply(503, &[label], b"");
+        Action::Pause
+    }
+
+    fn on_request_body(&mut self, size: usize, end: bool) -> Action {
+        match &mut self.body {
+            RequestBodyState::Untouched => Action::Continue,
+            RequestBodyState::Held { size: held } => {
+                *held = size;
+                if end {
+                    self.on_request_end()
+                } else {
+                    Action::Pause
+                }
+            }
+        }
+    }
+
+    fn on_request_end(&mut self) -> Action {
+        if let RequestBodyState::Held { size } = self.body {
+            self.body = RequestBodyState::Untouched;
+            self.fit_body(size);
+        }
+        Action::Continue
+    }
+
+    fn on_response_headers(&mut self, end: bool) -> Action {
+        if !matches!(self.answer, AnswerState::Awaited) {
+            return Action::Continue;
+        }
+        let status = host::header(MapType::HttpResponseHeaders, ":status");
+        let status = answer::status(status.as_deref());
+        // Filters of the cluster can answer too; what they say is said for the service.
+        match self.judge.on_headers(Origin::Service, status, end) {
+            Some(outcome) => self.decide(outcome),
+            None if self.has_next => Action::Pause,
+            None => self.decide(Outcome::Status(status)),
+        }
+    }
+
+    fn on_response_body(&mut self, size: usize, end: bool) -> Action {
+        if !matches!(self.answer, AnswerState::Awaited) {
+            return Action::Continue;
+        }
+        let start = self.judge.peek_from();
+        let bytes = match size.saturating_sub(start).min(Judge::MAX_FIRST_EVENT) {
+            0 => Vec::new(),
+            max => host::buffer(BufferType::HttpResponseBody, start, max),
+        };
+        match self.judge.on_body(&bytes, end) {
+            Some(outcome) => self.decide(outcome),
+            None => Action::Pause,
+        }
+    }
+
+    /// Asks for a retry, or lets the answer go on with the two headers.
+    fn decide(&mut self, outcome: Outcome) -> Action {
+        let took = self.took();
+        let map = MapType::HttpResponseHeaders;
+        let fails = self
+            .plan
+            .fallback()
+            .is_some_and(|rules| outcome.falls_back(rules));
+        if fails && self.has_next {
+            host::set_header(map, RETRY_HEADER, outcome.to_string().as_bytes());
+            self.answer = AnswerState::Failed { outcome, took };
+            return Action::Continue;
+        }
+        self.answer = AnswerState::Settled;
+        host::remove_header(map, RETRY_HEADER);
+        host::set_header(map, ATTEMPTS_HEADER, self.trail(outcome, took).as_bytes());
+        match self.plan.step(self.number).and_then(|step| step.service) {
+            Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),
+            None => host::remove_header(map, SERVICE_HEADER),
+        }
+        Action::Continue
+    }
+
+    /// Adds a failed attempt to the trail.
+    fn write_down(&self) {
+        let (outcome, took) = match self.answer {
+            AnswerState::Settled => return,
+            AnswerState::Failed { outcome, took } => (outcome, took),
+            AnswerState::Awaited => (self.silence(), self.took()),
+        };
+        router::set_trail(&self.trail(outcome, took));
+    }
+
+    /// What it means that no answer came.
+    fn silence(&self) -> Outcome {
+        let patience = self
+            .plan
+            .fallback()
+            .and_then(|rules| Patience::of(rules, self.handoff.stream));
+        match patience {
+            Some(patience) if self.took() + CLOCK_SLACK >= patience.time => patience.outcome,
+            _ => Outcome::Reset,
+        }
+    }
+
+    fn trail(&self, outcome: Outcome, took: Duration) -> String {
+        let mut trail = if self.number == 0 {
+            String::new()
+        } else {
+            router::trail()
+        };
+        if let Some(step) = self.plan.step(self.number) {
+            append_attempt(&mut trail, step, outcome, took);
+        }
+        trail
+    }
+
+    fn took(&self) -> Duration {
+        host::now().saturating_sub(self.began)
+    }
+
+    fn next_cluster(&self) -> Option<&str> {
+        let next = self.plan.step(self.plan.after(self.number)?)?;
+        next.service.map(|service| service.cluster.as_str())
+    }
+
+    fn fit_headers(&self, step: Step<'_>) {
+        let map = MapType::HttpRequestHeaders;
+        let before = router::kept_headers().and_then(|bytes| handoff::decode_headers(&bytes));
+        let (Some(before), Some(primary)) = (before, self.plan.step(0)) else {
+            return;
+        };
+        let headers = step.retry_headers(
+            primary,
+            &self.handoff.original,
+            &before,
+            &host::headers(map),
+        );
+        host::replace_headers(map, &headers);
+    }
+
+    fn changes_body(&self) -> bool {
+        let model = |attempt| self.plan.step(attempt).and_then(|step| step.model);
+        self.number > 0 && (model(self.number) != model(0) || !self.handoff.added.is_empty())
+    }
+
+    /// Changes the model from the primary's to this service's.
+    fn fit_body(&self, size: usize) {
+        let sent = host::buffer(BufferType::HttpRequestBody, 0, size);
+        let added = &self.handoff.added;
+        let parts = [sent.get(..added.start), sent.get(added.end..)];
+        let mut body = parts.map(Option::unwrap_or_default).concat();
+        let model = self.plan.step(self.number).and_then(|step| step.model);
+        let edit = model.and_then(|model| RequestBody::read(&body).ok()?.edit(model));
+        if let Some(edit) = edit {
+            body = edit.apply(&body);
+        }
+        if body == sent {
+            return;
+        }
+        host::replace_start(BufferType::HttpRequestBody, size, &body);
+        if host::header(MapType::HttpRequestHeaders, "content-length").is_some() {
+            host::set_header(
+                MapType::HttpRequestHeaders,
+                "content-length",
+                body.len().to_string().as_bytes(),
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What passes between the request filter and the attempt filters of one request, in
+//! `dispatch: router`. Seen with Envoy 1.39 and 1.40.
+//!
+//! `set_property(["NAME"])` writes the filter state `wasm.NAME`, which all filters of a request share,
+//! also across VMs. No header carries anything down, so no service can see it or be fooled.
+
+use proxy_wasm::types::MapType;
+
+use super::host;
+use crate::core::fallback::Patience;
+use crate::core::handoff::Handoff;
+
+/// The cluster of the next attempt: the route's matcher reads `wasm.ai_fallback.cluster`.
+const CLUSTER: &[&str] = &["ai_fallback.cluster"];
+/// The [`Handoff`].
+const PLAN: &[&str] = &["ai_fallback.plan"];
+/// The request headers as they went to the first cluster.
+const HEADERS: &[&str] = &["ai_fallback.headers"];
+/// The attempts that have ended, as `x-ai-fallback-attempts` shows them.
+const TRAIL: &[&str] = &["ai_fallback.trail"];
+
+/// Asks Envoy's router for a retry. The value is the outcome.
+pub const RETRY_HEADER: &str = "x-ai-fallback-retry";
+
+/// Sends the request, or its next attempt, to a cluster.
+pub fn set_cluster(cluster: &str) {
+    host::set_property(CLUSTER, cluster.as_bytes());
+}
+
+/// Makes Envoy choose the route, and with it the cluster, anew.
+pub fn choose_route_again() {
+    host::call_foreign("clear_route_cache");
+}
+
+/// Hands a plan to the attempt filters, and allows the router that many retries.
+pub fn hand_over(handoff: &Handoff, retries: usize, patience: Option<Patience>) {
+    host::set_property(PLAN, &handoff.encode());
+    let map = MapType::HttpRequestHeaders;
+    host::set_header(map, "x-envoy-max-retries", retries.to_string().as_bytes());
+    if let Some(patience) = patience {
+        let millis = patience.time.as_millis().to_string();
+        host::set_header(
+            map,
+            "x-envoy-upstream-rq-per-try-timeout-ms",
+            millis.as_bytes(),
+        );
+    }
+}
+
+/// The plan of this request, where there is one.
+#[must_use]
+pub fn handoff() -> Option<Handoff> {
+    Handoff::decode(&host::property(PLAN)?)
+}
+
+/// Writes down the request headers, for the attempts that follow.
+pub fn keep_headers(encoded: &[u8]) {
+    host::set_property(HEADERS, encoded);
+}
+
+/// The request headers as they were written down.
+#[must_use]
+pub fn kept_headers() -> Option<Vec<u8>> {
+    host::property(HEADERS)
+}
+
+/// The attempts that have ended.
+#[must_use]
+pub fn trail() -> String {
+    host::property(TRAIL)
+        .and_then(|trail| String::from_utf8(trail).ok())
+        .unwrap_or_default()
+}
+
+/// Writes down the attempts that have ended.
+pub fn set_trail(trail: &str) {
+    host::set_property(TRAIL, trail.as_bytes());
+}
+
+/// How many attempts Envoy's router has begun. To an attempt filter, its own is the last of them.
+#[must_use]
+pub fn attempts_made() -> usize {
+    number(&["upstream", "request_attempt_count"]).unwrap_or_default()
+}
+
+/// The cluster that Envoy has chosen.
+#[must_use]
+pub fn chosen_cluster() -> Vec<u8> {
+    host::property(&["xds", "cluster_name"]).unwrap_or_default()
+}
+
+/// Whether this Envoy can choose another cluster for a retry: `refresh_cluster_on_retry` came with
+/// 1.39. A version that is not told is taken for a new one.
+#[must_use]
+pub fn is_supported() -> bool {
+    let part = |name| number(&["xds", "node", "user_agent_build_version", "version", name]);
+    match (part("major_number"), part("minor_number")) {
+        (Some(major), Some(minor)) => (major, minor) >= (1, 39),
+        _ => true,
+    }
+}
+
+/// A number among the properties: 8 bytes, little-endian.
+fn number(path: &[&str]) -> Option<usize> {
+    let bytes = host::property(path)?;
+    usize::try_from(i64::from_le_bytes(*bytes.first_chunk()?)).ok()
+}
