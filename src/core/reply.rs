@@ -1,9 +1,7 @@
 //! Errors made by the filter, in the shape of the API that was called.
 
-use serde_json::json;
-
 use super::fallback::Failure;
-use super::request::BodyError;
+use super::request::{BodyError, json_string};
 
 /// An answer that the filter makes itself. The body is JSON.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,21 +58,22 @@ impl Reply {
     #[must_use]
     pub fn new(shape: Shape, problem: &Problem<'_>) -> Self {
         let row = row(problem);
+        let message = json_string(&row.message);
         let body = match shape {
-            Shape::OpenAi => json!({"error": {
-                "message": row.message,
-                "type": row.openai_type,
-                "param": row.param,
-                "code": row.openai_code,
-            }}),
-            Shape::Anthropic => json!({"type": "error", "error": {
-                "type": row.anthropic_type,
-                "message": row.message,
-            }}),
+            Shape::OpenAi => format!(
+                r#"{{"error":{{"message":{message},"type":"{}","param":{},"code":"{}"}}}}"#,
+                row.openai_type,
+                row.param.map_or_else(|| "null".to_owned(), json_string),
+                row.openai_code,
+            ),
+            Shape::Anthropic => format!(
+                r#"{{"type":"error","error":{{"type":"{}","message":{message}}}}}"#,
+                row.anthropic_type
+            ),
         };
         Self {
             status: row.status,
-            body: body.to_string(),
+            body,
         }
     }
 }

@@ -105,13 +105,13 @@ fn nearest<'a>(names: &[&'a str], written: &str) -> Option<&'a str> {
 
 /// Case and the choice of separator are not what makes two names different.
 fn plain(name: &str) -> String {
-    name.to_lowercase().replace(['-', ' '], "_")
+    name.to_ascii_lowercase().replace(['-', ' '], "_")
 }
 
 /// How many letters must be changed, added or removed to get from `a` to `b`; letters in another
 /// order count as one.
 fn distance(a: &str, b: &str) -> usize {
-    if sorted(a) == sorted(b) {
+    if same_letters(a, b) {
         return usize::from(a != b);
     }
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
@@ -131,10 +131,9 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-fn sorted(text: &str) -> Vec<char> {
-    let mut letters: Vec<char> = text.chars().collect();
-    letters.sort_unstable();
-    letters
+fn same_letters(a: &str, b: &str) -> bool {
+    let count = |text: &str, letter| text.chars().filter(|other| *other == letter).count();
+    a.len() == b.len() && a.chars().all(|letter| count(a, letter) == count(b, letter))
 }
 
 #[cfg(test)]

@@ -259,11 +259,13 @@ fn join(path: &str, key: &str) -> String {
 
 /// A number as it would be written: without a long tail of zeros.
 fn shown(number: f64) -> String {
-    if number.is_finite() && number.abs() >= 1e16 {
-        format!("{number:e}")
-    } else {
-        number.to_string()
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    if number.fract() == 0.0 && number.abs() <= EXACT {
+        return (number as i64).to_string();
     }
+    // What no JSON number can be comes from a Struct.
+    serde_json::Number::from_f64(number)
+        .map_or_else(|| "no number".to_owned(), |number| number.to_string())
 }
 
 #[cfg(test)]
@@ -311,7 +313,7 @@ mod tests {
     fn a_large_number_is_shown_short() {
         assert_eq!(
             [shown(3000.0), shown(-1.5), shown(1e300)],
-            ["3000", "-1.5", "1e300"]
+            ["3000", "-1.5", "1e+300"]
         );
     }
 }

@@ -76,10 +76,10 @@ impl RequestBody {
     /// The edit that makes the body carry `model`; `None` where it already does, however the
     /// client wrote it. A body without `model` gets it as its first member.
     pub fn edit(&self, model: &str) -> Option<Edit> {
-        let value = serde_json::Value::from(model);
+        let value = json_string(model);
         let (span, text) = match &self.model {
             Some(present) if present.name == model => return None,
-            Some(present) => (present.span.clone(), value.to_string()),
+            Some(present) => (present.span.clone(), value),
             None => self.room.add("model", &value),
         };
         let text = text.into_bytes();
@@ -98,10 +98,16 @@ impl Model {
 }
 
 impl Room {
-    fn add(&self, key: &str, value: &serde_json::Value) -> (Range<usize>, String) {
+    fn add(&self, key: &str, value: &str) -> (Range<usize>, String) {
         let comma = if self.only_member { "" } else { "," };
         (self.at..self.at, format!("\"{key}\":{value}{comma}"))
     }
+}
+
+/// `text` as a JSON string, with its quotes.
+pub(super) fn json_string(text: &str) -> String {
+    // Writing a string to memory cannot fail.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 fn set_once<T>(slot: &mut Option<T>, value: T, key: &'static str) -> Result<(), BodyError> {
