@@ -1,5 +1,6 @@
 //! Who made an answer, as Envoy lets us know it. Seen with Envoy 1.36, 1.39 and 1.40.
 
+use super::host;
 use crate::core::fit::Header;
 use crate::core::outcome::Origin;
 
@@ -20,6 +21,12 @@ const TIMEOUT: [&[u8]; 5] = [
     b"upstream_max_stream_duration_reached",
     b"stream_idle_timeout",
 ];
+
+/// What Envoy says of how the routed answer came about. Only while a response is under way.
+#[must_use]
+pub fn code_details() -> Vec<u8> {
+    host::property(&["response", "code_details"]).unwrap_or_default()
+}
 
 /// Who made the routed answer, by its `response.code_details`.
 #[must_use]

@@ -17,6 +17,18 @@ pub enum Skip {
     NotJson,
 }
 
+impl Skip {
+    /// The reason as metrics and the trail have it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Compressed => "compressed",
+            Self::NotJson => "not_json",
+        }
+    }
+}
+
 /// The metrics of one worker.
 #[derive(Debug)]
 pub struct Metrics {
@@ -90,6 +102,13 @@ impl Metrics {
             Skip::Compressed => self.skipped_compressed,
             Skip::NotJson => self.skipped_not_json,
         });
+    }
+}
+
+/// What a worker has told is taken back when it goes: with a new configuration, or a new VM.
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

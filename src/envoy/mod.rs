@@ -15,6 +15,7 @@ mod request_filter;
 mod root;
 mod router;
 mod stream;
+mod unread;
 mod worker;
 
 use proxy_wasm::types::LogLevel;

@@ -10,6 +10,7 @@ use super::host;
 use super::metrics::Skip;
 use super::router;
 use super::stream::{Original, Stream};
+use super::unread::Unread;
 use super::worker::Worker;
 use crate::core::config::Candidates;
 use crate::core::fallback::{Exchange, Patience};
@@ -33,6 +34,8 @@ enum Phase {
     Reading(Incoming),
     /// The request was answered by the filter.
     Answered,
+    /// The request is on its way to its primary, unread.
+    Unread(Unread),
     /// The request is on its way.
     Acting(Rc<RefCell<Stream>>),
 }
@@ -82,14 +85,15 @@ impl RequestFilter {
 
     /// Sends a request to its primary without having read it. Its model is not known, so the first
     /// Model API that its path and headers allow says what the primary is.
-    fn skip(&self, head: &Incoming, reason: Skip) -> Action {
+    fn skip(&mut self, head: &Incoming, reason: Skip) -> Action {
         self.worker.metrics.skipped(reason);
         if let Some(api) = head.candidates.unread() {
-            let step = Step {
-                service: api.primary.service.as_deref(),
-                model: None,
-            };
-            fit_headers(step, head);
+            let unread = Unread::new(Rc::clone(api), reason);
+            fit_headers(unread.step(), head);
+            if self.worker.by_router {
+                choose_cluster(unread.step());
+            }
+            self.phase = Phase::Unread(unread);
         }
         Action::Continue
     }
@@ -195,6 +199,10 @@ impl HttpContext for RequestFilter {
     fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
         match &self.phase {
             Phase::Acting(stream) => stream.borrow_mut().on_response_headers(end),
+            Phase::Unread(unread) => {
+                unread.on_response_headers();
+                Action::Continue
+            }
             _ => Action::Continue,
         }
     }

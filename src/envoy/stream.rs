@@ -104,8 +104,7 @@ impl Stream {
 
     fn on_routed_answer(&mut self, end: bool) -> Action {
         let status = host::header(MapType::HttpResponseHeaders, ":status");
-        let details = host::property(&["response", "code_details"]).unwrap_or_default();
-        let origin = answer::routed_origin(&details);
+        let origin = answer::routed_origin(&answer::code_details());
         if origin == Origin::Service && self.exchange.is_by_router() {
             self.worker.on_missing_attempt_filter();
         }

@@ -51,10 +51,11 @@ impl PathTemplate {
     }
 
     /// The path to send. `original` is the path of the request with its query; it is borrowed where
-    /// it stays as it came. Without a model, `{model}` is empty.
+    /// it stays as it came. So it does where a model is wanted and none is known.
     #[must_use]
     pub fn render<'a>(&self, original: &'a [u8], model: Option<&str>) -> Cow<'a, [u8]> {
-        if self.parts == [Part::Path] {
+        let wants_model = self.parts.contains(&Part::Model);
+        if self.parts == [Part::Path] || (wants_model && model.is_none()) {
             return Cow::Borrowed(original);
         }
         let (path, query) = split_query(original);
@@ -197,7 +198,7 @@ mod tests {
             ),
             (Some("../../admin"), "/m/..%2F..%2Fadmin"),
             (Some(".."), "/m/%252E%252E"),
-            (None, "/m/"),
+            (None, "/v1"),
         ] {
             assert_eq!(rendered("/m/{model}", "/v1", model), path);
         }
