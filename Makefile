@@ -1,7 +1,7 @@
 # `make` lists the targets.
 #
 # Variables: ENVOY_VERSION (default: the file envoy-version), ENVOY_BIN (an Envoy of your own, instead of a version),
-# PYTHON (default: python3), KEEP=1 (demo: leave the stack up).
+# PYTHON (default: python3), KEEP=1 (demo: leave the stack up, the gateway on port 18000, until Ctrl-C).
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -23,14 +23,13 @@ LOCKED := $(if $(CI),--locked)
 export ENVOY_BIN
 export AI_FALLBACK_WASM := $(CURDIR)/$(WASM)
 export AI_FALLBACK_PYTHON := $(CURDIR)/.venv/bin/python
-# No questions and no advice from pip.
+# Asks pip for no questions and no advice.
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(WASM) ## Build the filter: build/ai_fallback.wasm
@@ -40,14 +39,17 @@ envoy: $(ENVOY_BIN) ## Print the path of the Envoy that is used, installed first
 	@echo "$(ENVOY_BIN)"
 
 .PHONY: test
-test: lint size validate test-all ## Run every check and test
+test: lint size e2e-setup validate ## Run every check and test
+	cargo test $(LOCKED) --no-fail-fast
 
 .PHONY: e2e
-e2e: validate test-e2e ## Run only what depends on Envoy, for another version of it
+e2e: e2e-setup validate ## Run only what depends on Envoy, for another version of it
+	cargo test $(LOCKED) --no-fail-fast --test '*'
 
 .PHONY: demo
 demo: $(WASM) $(ENVOY_BIN) ## Show the filter at work (KEEP=1 leaves it up)
-	@cargo run $(LOCKED) --quiet --example demo
+	@cargo build $(LOCKED) --example demo
+	@exec cargo run $(LOCKED) --quiet --example demo
 
 .PHONY: lint
 lint: toolchain ## Check format, lints and pinned versions
@@ -74,14 +76,8 @@ clean: ## Remove everything that make made
 	cargo clean
 	rm -rf build .envoy .venv
 
-# Targets of their own, so that `make --keep-going test` runs the tests whatever the checks say.
-.PHONY: test-all
-test-all: $(WASM) $(ENVOY_BIN) $(VENV)
-	cargo test $(LOCKED) --no-fail-fast
-
-.PHONY: test-e2e
-test-e2e: $(WASM) $(ENVOY_BIN) $(VENV)
-	cargo test $(LOCKED) --no-fail-fast --test '*'
+.PHONY: e2e-setup
+e2e-setup: $(WASM) $(ENVOY_BIN) $(VENV)
 
 # Adds what a bare toolchain lacks. A toolchain that is not rustup's brings these itself.
 .PHONY: toolchain

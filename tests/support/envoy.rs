@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -180,6 +181,8 @@ impl Process {
             .args(["--concurrency", "2", "--disable-hot-restart"])
             .args(["--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
+            // Out of reach of a Ctrl-C, which is for us alone to act on.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -233,6 +236,8 @@ fn watch(pid: u32, folder: &Path) -> Child {
         .args(["-c", WATCHDOG])
         .arg(pid.to_string())
         .arg(folder)
+        // Outlives a `kill -9` of our whole group too.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
