@@ -69,9 +69,11 @@ pub enum Event<'a> {
         /// No body follows.
         end: bool,
     },
-    /// The body of the routed answer so far, from [`Exchange::peek_from`] on.
+    /// The body of the routed answer so far.
     Body {
-        /// At most [`Judge::MAX_FIRST_EVENT`] bytes.
+        /// How long it is.
+        size: usize,
+        /// What [`Exchange::wanted`] asks for.
         bytes: &'a [u8],
         /// No more follows.
         end: bool,
@@ -187,8 +189,8 @@ impl Exchange {
                 None if self.has_next() => Effect::Wait,
                 None => self.ended(now, Outcome::Status(status)),
             },
-            (State::Routed(judge), &Event::Body { bytes, end }) => {
-                match judge.on_body(bytes, end) {
+            (State::Routed(judge), &Event::Body { size, bytes, end }) => {
+                match judge.on_body(size, bytes, end) {
                     Some(outcome) => self.ended(now, outcome),
                     None => Effect::Wait,
                 }
@@ -235,13 +237,20 @@ impl Exchange {
         !matches!(self.state, State::Over) && self.plan.after(self.attempt).is_some()
     }
 
-    /// Where the body of the routed answer is to be read from; `None` when it is not wanted.
+    /// The part of the routed answer's body of `size` bytes that is to be read: where it starts, and
+    /// its length. `None` when that answer is not wanted any more.
     #[must_use]
-    pub fn peek_from(&self) -> Option<usize> {
+    pub fn wanted(&self, size: usize) -> Option<(usize, usize)> {
         match &self.state {
-            State::Routed(judge) => Some(judge.peek_from()),
+            State::Routed(judge) => Some(judge.wanted(size)),
             _ => None,
         }
+    }
+
+    /// Whether the routed answer is still to be judged.
+    #[must_use]
+    pub fn is_routed(&self) -> bool {
+        matches!(self.state, State::Routed(_))
     }
 
     /// Whether Envoy's router makes the attempts.
@@ -371,10 +380,6 @@ impl Exchange {
             State::Routed(judge) => self.stream && !judge.has_first_packet() && self.has_next(),
             _ => false,
         }
-    }
-
-    fn is_routed(&self) -> bool {
-        matches!(self.state, State::Routed(_))
     }
 }
 

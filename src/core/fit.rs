@@ -67,16 +67,6 @@ impl<'a> Step<'a> {
                     .is_some_and(|service| service.credentials == Credentials::Service))
     }
 
-    /// Whether the service gets another value of this header than the client sent, or none.
-    #[must_use]
-    pub fn changes(&self, name: &str) -> bool {
-        match name {
-            ":path" => self.service.is_some(),
-            ":authority" => self.authority().is_some(),
-            _ => self.withholds(name) || self.sets(name),
-        }
-    }
-
     /// The headers of a whole new request, made from those that the client sent.
     ///
     /// A value that is not UTF-8 is left out: the SDK has no callout that could carry it.
@@ -95,26 +85,26 @@ impl<'a> Step<'a> {
         headers
     }
 
-    /// The headers of a request that was sent to `primary` before, and that Envoy's router now sends
-    /// again, on the same header map: whatever belongs to another service is taken back.
+    /// The headers of a request that Envoy's router sends again, on the header map of the attempt
+    /// before: whatever was changed for another service is taken back.
     ///
-    /// `original` has the client's values of what was changed for the primary, `before` what went to
-    /// the primary's cluster, `now` what is in the map.
+    /// `original` is what the client sent, `body_len` the length of the body that the router keeps, in
+    /// bytes, and `now` what is in the map.
     #[must_use]
     pub fn retry_headers(
         &self,
-        primary: Step<'_>,
         original: &[Header],
-        before: &[Header],
+        body_len: usize,
         now: &[Header],
     ) -> Vec<Header> {
-        let common = before
+        let original = original
             .iter()
-            .filter(|(name, _)| !primary.changes(name) && !is_routers_own(name));
-        let mut headers: Vec<Header> = common
-            .chain(original)
-            .filter(|(name, _)| !self.withholds(name) && !self.sets(name))
-            .map(|(name, value)| (name.clone(), self.fitted(name, value)))
+            .filter(|(name, _)| !self.withholds(name) && !self.sets(name) && !is_routers_own(name));
+        let mut headers: Vec<Header> = original
+            .map(|(name, value)| match name.as_str() {
+                "content-length" => (name.clone(), body_len.to_string().into_bytes()),
+                _ => (name.clone(), self.fitted(name, value)),
+            })
             .collect();
         headers.extend(now.iter().filter(|(name, _)| is_routers_own(name)).cloned());
         headers.extend(self.own_headers());

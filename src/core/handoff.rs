@@ -9,7 +9,7 @@ use super::config::Config;
 use super::fit::Header;
 use super::plan::Plan;
 
-/// The plan of a request, and what is needed to undo what was changed for its primary.
+/// The plan of a request, and the request as it was before it was made to fit its primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
     /// Number of the Model API in the configuration.
@@ -22,7 +22,9 @@ pub struct Handoff {
     pub stream: bool,
     /// The bytes of the body, as the primary gets it, that were added to name a model.
     pub added: Range<usize>,
-    /// The client's own values of the headers that were changed for the primary.
+    /// The length of the body, as the primary gets it, in bytes.
+    pub body_len: usize,
+    /// The request headers as the client sent them.
     pub original: Vec<Header>,
 }
 
@@ -30,12 +32,13 @@ impl Handoff {
     /// The handoff as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
+        let mut out = Vec::with_capacity(1024);
         for number in [
             self.api,
             usize::from(self.stream),
             self.added.start,
             self.added.end,
+            self.body_len,
         ] {
             put_number(&mut out, number);
         }
@@ -45,7 +48,7 @@ impl Handoff {
             self.model.as_deref().unwrap_or_default().as_bytes(),
         );
         put(&mut out, self.api_name.as_bytes());
-        out.extend_from_slice(&encode_headers(&self.original));
+        encode_headers(&self.original, &mut out);
         out
     }
 
@@ -55,6 +58,7 @@ impl Handoff {
         let rest = &mut bytes;
         let (api, stream) = (take_number(rest)?, take_number(rest)? != 0);
         let added = take_number(rest)?..take_number(rest)?;
+        let body_len = take_number(rest)?;
         let has_model = take_number(rest)? != 0;
         let model = String::from_utf8(take(rest)?.to_vec()).ok()?;
         let api_name = String::from_utf8(take(rest)?.to_vec()).ok()?;
@@ -64,6 +68,7 @@ impl Handoff {
             model: has_model.then_some(model),
             stream,
             added,
+            body_len,
             original: decode_headers(rest)?,
         })
     }
@@ -79,24 +84,14 @@ impl Handoff {
     }
 }
 
-/// Headers as bytes.
-#[must_use]
-pub fn encode_headers(headers: &[Header]) -> Vec<u8> {
-    let size = headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 8)
-        .sum();
-    let mut out = Vec::with_capacity(size);
+fn encode_headers(headers: &[Header], out: &mut Vec<u8>) {
     for (name, value) in headers {
-        put(&mut out, name.as_bytes());
-        put(&mut out, value);
+        put(out, name.as_bytes());
+        put(out, value);
     }
-    out
 }
 
-/// Reads headers. `None` where the bytes are none.
-#[must_use]
-pub fn decode_headers(mut bytes: &[u8]) -> Option<Vec<Header>> {
+fn decode_headers(mut bytes: &[u8]) -> Option<Vec<Header>> {
     let mut headers = Vec::new();
     while !bytes.is_empty() {
         let name = String::from_utf8(take(&mut bytes)?.to_vec()).ok()?;
@@ -138,6 +133,7 @@ mod tests {
             model: Some("gpt-4o".to_owned()),
             stream: true,
             added: 1..18,
+            body_len: 99,
             original: vec![
                 (":path".to_owned(), b"/v1/chat/completions".to_vec()),
                 ("x-odd".to_owned(), b"\xff".to_vec()),

@@ -84,7 +84,7 @@ impl Outcome {
         let mut judge = Judge::new(stream);
         judge
             .on_headers(origin, status, body.is_empty())
-            .or_else(|| judge.on_body(body, true))
+            .or_else(|| judge.on_body(body.len(), body, true))
             .unwrap_or(Self::Status(status))
     }
 }
@@ -146,14 +146,14 @@ impl Judge {
         }
     }
 
-    /// The body so far, from [`peek_from`](Self::peek_from) on, at most [`Self::MAX_FIRST_EVENT`]
-    /// bytes of it; `end` says that no more follows. `None`: not decided yet.
-    pub fn on_body(&mut self, bytes: &[u8], end: bool) -> Option<Outcome> {
+    /// The body has `size` bytes so far, and `bytes` are those that are [`wanted`](Self::wanted);
+    /// `end` says that no more follow. `None`: not decided yet.
+    pub fn on_body(&mut self, size: usize, bytes: &[u8], end: bool) -> Option<Outcome> {
         if !self.stream {
-            return match (bytes.is_empty(), end) {
-                (false, _) => Some(Outcome::Status(self.status)),
-                (true, true) => Some(Outcome::Empty),
-                (true, false) => None,
+            return match (size, end) {
+                (0, true) => Some(Outcome::Empty),
+                (0, false) => None,
+                _ => Some(Outcome::Status(self.status)),
             };
         }
         match sse::first_event(bytes, end) {
@@ -171,10 +171,17 @@ impl Judge {
         }
     }
 
-    /// Where the body is to be read from, in bytes from its start.
+    /// The part of a body of `size` bytes that is to be read: where it starts, and its length. Of a
+    /// body that is no stream nothing is read, only that it has begun matters.
     #[must_use]
-    pub fn peek_from(&self) -> usize {
-        self.skipped
+    pub fn wanted(&self, size: usize) -> (usize, usize) {
+        match self.stream {
+            true => (
+                self.skipped,
+                size.saturating_sub(self.skipped).min(Self::MAX_FIRST_EVENT),
+            ),
+            false => (0, 0),
+        }
     }
 
     /// Whether a byte of the body that is no comment has come.

@@ -22,15 +22,19 @@ const TIMEOUT: [&[u8]; 5] = [
     b"stream_idle_timeout",
 ];
 
-/// What Envoy says of how the routed answer came about. Only while a response is under way.
+/// Who made the routed answer. Only while a response is under way.
+///
+/// A good status counts as the service's: to ask is a slow host call, and what a cache or a fixed
+/// response of the gateway says is a good answer all the same.
 #[must_use]
-pub fn code_details() -> Vec<u8> {
-    host::property(&["response", "code_details"]).unwrap_or_default()
+pub fn routed_origin(status: u16) -> Origin {
+    match status {
+        0..400 => Origin::Service,
+        _ => origin(&host::property(&["response", "code_details"]).unwrap_or_default()),
+    }
 }
 
-/// Who made the routed answer, by its `response.code_details`.
-#[must_use]
-pub fn routed_origin(code_details: &[u8]) -> Origin {
+fn origin(code_details: &[u8]) -> Origin {
     let starts = |list: &[&[u8]]| list.iter().any(|start| code_details.starts_with(start));
     if code_details.starts_with(b"via_upstream") {
         Origin::Service

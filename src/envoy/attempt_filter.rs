@@ -5,10 +5,11 @@
 //! first of the cluster's `http_filters`: what it takes for the client's headers must not hold what
 //! another filter added for this service.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
@@ -18,7 +19,7 @@ use super::router::{self, RETRY_HEADER};
 use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::Config;
 use crate::core::fallback::{Patience, append_attempt};
-use crate::core::handoff::{self, Handoff};
+use crate::core::handoff::Handoff;
 use crate::core::outcome::{Judge, Origin, Outcome};
 use crate::core::plan::{Plan, Step};
 use crate::core::request::RequestBody;
@@ -31,6 +32,8 @@ pub struct Attempts {
     /// The checked configuration.
     pub config: Config,
     warned: Cell<bool>,
+    /// Primaries that were in their cluster.
+    checked: RefCell<HashSet<String>>,
 }
 
 impl Attempts {
@@ -40,17 +43,39 @@ impl Attempts {
         Self {
             config,
             warned: Cell::new(false),
+            checked: RefCell::default(),
         }
     }
 
-    /// Tells once what is wrong with Envoy's configuration: it is the same for every request.
-    fn warn(&self, service: &str, cluster: &str) {
+    /// Whether Envoy sent an attempt where the plan wants it. Tells once what is wrong if not: it is
+    /// the same for every request.
+    fn is_in_its_cluster(&self, step: Step<'_>) -> bool {
+        let Some(service) = step.service else {
+            return true;
+        };
+        if router::chosen_cluster() == service.cluster.as_bytes() {
+            return true;
+        }
         if !self.warned.replace(true) {
             log::error!(
-                "event=wrong_cluster service={service} cluster={cluster}: Envoy sent the attempt to another \
-                 cluster; add the cluster to the route's matcher (exact_match_map) and set \
-                 refresh_cluster_on_retry in its retry policy"
+                "event=wrong_cluster service={} cluster={}: Envoy sent the attempt to another cluster; add the \
+                 cluster to the route's matcher (exact_match_map) and set refresh_cluster_on_retry in its retry \
+                 policy",
+                service.name,
+                service.cluster
             );
+        }
+        false
+    }
+
+    /// The same for a primary. It costs a host call, so it is asked until it was right once.
+    fn check_once(&self, primary: Step<'_>) {
+        let Some(service) = primary.service else {
+            return;
+        };
+        let mut checked = self.checked.borrow_mut();
+        if !checked.contains(&service.name) && self.is_in_its_cluster(primary) {
+            checked.insert(service.name.clone());
         }
     }
 }
@@ -70,6 +95,8 @@ struct Attempt {
     began: Duration,
     judge: Judge,
     body: RequestBodyState,
+    /// Bytes of the response body that Envoy holds.
+    response_size: usize,
     answer: AnswerState,
 }
 
@@ -138,9 +165,9 @@ impl HttpContext for AttemptFilter {
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.attempt.as_mut().map_or(Action::Continue, |attempt| {
-            attempt.on_response_body(0, true)
-        })
+        self.attempt
+            .as_mut()
+            .map_or(Action::Continue, Attempt::on_response_trailers)
     }
 }
 
@@ -166,6 +193,7 @@ impl Attempt {
             number,
             began: host::now(),
             body: RequestBodyState::Untouched,
+            response_size: 0,
             answer: AnswerState::Awaited,
         })
     }
@@ -174,23 +202,9 @@ impl Attempt {
         let Some(step) = self.plan.step(self.number) else {
             return Action::Continue;
         };
-        let in_its_cluster = step
-            .service
-            .is_none_or(|service| router::chosen_cluster() == service.cluster.as_bytes());
-        if let (false, Some(service)) = (in_its_cluster, step.service) {
-            attempts.warn(&service.name, &service.cluster);
-        }
         if self.number == 0 {
-            router::keep_headers(&handoff::encode_headers(&host::headers(
-                MapType::HttpRequestHeaders,
-            )));
-        } else if in_its_cluster {
-            log::info!(
-                "event=fallback api={} attempts=\"{}\" next={}",
-                self.handoff.api_name,
-                router::trail(),
-                step.name()
-            );
+            attempts.check_once(step);
+        } else if attempts.is_in_its_cluster(step) {
             self.fit_headers(step);
         } else {
             return self.refuse();
@@ -258,15 +272,16 @@ impl Attempt {
         if !matches!(self.answer, AnswerState::Awaited) {
             return Action::Continue;
         }
-        let start = self.judge.peek_from();
-        let bytes = match size.saturating_sub(start).min(Judge::MAX_FIRST_EVENT) {
-            0 => Vec::new(),
-            max => host::buffer(BufferType::HttpResponseBody, start, max),
-        };
-        match self.judge.on_body(&bytes, end) {
+        self.response_size = size;
+        let bytes = host::response_body(self.judge.wanted(size));
+        match self.judge.on_body(size, &bytes, end) {
             Some(outcome) => self.decide(outcome),
             None => Action::Pause,
         }
+    }
+
+    fn on_response_trailers(&mut self) -> Action {
+        self.on_response_body(self.response_size, true)
     }
 
     /// Asks for a retry, or lets the answer go on with the two headers.
@@ -283,7 +298,10 @@ impl Attempt {
             return Action::Continue;
         }
         self.answer = AnswerState::Settled;
-        host::remove_header(map, RETRY_HEADER);
+        if !self.has_next {
+            // Said by the service itself, it would get past the router now.
+            host::remove_header(map, RETRY_HEADER);
+        }
         host::set_header(map, ATTEMPTS_HEADER, self.trail(outcome, took).as_bytes());
         match self.plan.step(self.number).and_then(|step| step.service) {
             Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),
@@ -336,15 +354,16 @@ impl Attempt {
     }
 
     fn fit_headers(&self, step: Step<'_>) {
+        log::info!(
+            "event=fallback api={} attempts=\"{}\" next={}",
+            self.handoff.api_name,
+            router::trail(),
+            step.name()
+        );
         let map = MapType::HttpRequestHeaders;
-        let before = router::kept_headers().and_then(|bytes| handoff::decode_headers(&bytes));
-        let (Some(before), Some(primary)) = (before, self.plan.step(0)) else {
-            return;
-        };
         let headers = step.retry_headers(
-            primary,
             &self.handoff.original,
-            &before,
+            self.handoff.body_len,
             &host::headers(map),
         );
         host::replace_headers(map, &headers);

@@ -78,6 +78,16 @@ pub fn buffer(buffer: BufferType, start: usize, max: usize) -> Vec<u8> {
         .unwrap_or_default()
 }
 
+/// Part of the held response body: where it starts, and its length. Only in the phase of the
+/// response body or trailers.
+#[must_use]
+pub fn response_body((start, length): (usize, usize)) -> Vec<u8> {
+    match length {
+        0 => Vec::new(),
+        length => buffer(BufferType::HttpResponseBody, start, length),
+    }
+}
+
 /// Replaces the first `len` bytes of a buffer: Envoy 1.40 can change a buffer at its start and at
 /// its end only. Only in the phase of that buffer.
 pub fn replace_start(buffer: BufferType, len: usize, bytes: &[u8]) {

@@ -18,7 +18,7 @@ use crate::core::fit::Header;
 use crate::core::handoff::Handoff;
 use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
-use crate::core::request::{BodyError, RequestBody};
+use crate::core::request::{BodyError, Edit, RequestBody};
 
 /// One HTTP stream, matched or not.
 pub struct RequestFilter {
@@ -122,16 +122,21 @@ impl RequestFilter {
             return Action::Continue;
         };
         let plan = Plan::new(Rc::clone(api), model);
-        if let Some(primary) = plan.step(0) {
+        let primary = plan.step(0);
+        let edit = primary.and_then(|step| parsed.edit(step.model?));
+        if let Some(primary) = primary {
             fit_headers(primary, &head);
-            fit_body(primary, &parsed, &body, &head);
+        }
+        if let Some(edit) = &edit {
+            fit_body(edit, &body, &head);
         }
         self.worker.metrics.request();
         let by_router = self.worker.by_router && plan.after(0).is_some();
         if self.worker.by_router {
-            hand_to_router(&plan, &parsed, &head);
+            hand_to_router(&plan, &parsed, edit.as_ref(), &head);
         }
-        let exchange = Exchange::begin(host::now(), plan, parsed.stream);
+        let now = host::now();
+        let exchange = Exchange::begin(now, plan, parsed.stream);
         let exchange = if by_router {
             exchange.by_router()
         } else {
@@ -144,7 +149,14 @@ impl RequestFilter {
             trailers: head.trailers,
             parsed,
         };
-        let stream = Stream::new(self.id, Rc::clone(&self.worker), exchange, shape, original);
+        let stream = Stream::new(
+            now,
+            self.id,
+            Rc::clone(&self.worker),
+            exchange,
+            shape,
+            original,
+        );
         self.phase = Phase::Acting(self.worker.admit(self.id, stream));
         Action::Continue
     }
@@ -302,14 +314,11 @@ fn fit_headers(step: Step<'_>, head: &Incoming) {
 }
 
 /// Leaves the attempts of a plan to Envoy's router and the attempt filters.
-fn hand_to_router(plan: &Plan, parsed: &RequestBody, head: &Incoming) {
+fn hand_to_router(plan: &Plan, parsed: &RequestBody, edit: Option<&Edit>, head: &Incoming) {
     let Some(primary) = plan.step(0) else { return };
     if let Some(rules) = plan.fallback().filter(|_| plan.after(0).is_some()) {
         let patience = Patience::of(rules, parsed.stream);
-        let added = primary
-            .model
-            .filter(|_| parsed.model.is_none())
-            .and_then(|model| parsed.edit(model));
+        let added = edit.filter(|_| parsed.model.is_none());
         let handoff = Handoff {
             api: plan.api().index,
             api_name: plan.api().name.clone(),
@@ -318,12 +327,8 @@ fn hand_to_router(plan: &Plan, parsed: &RequestBody, head: &Incoming) {
             added: added.map_or(0..0, |edit| {
                 edit.span.start..edit.span.start + edit.text.len()
             }),
-            original: head
-                .headers
-                .iter()
-                .filter(|(name, _)| primary.changes(name))
-                .cloned()
-                .collect(),
+            body_len: edit.map_or(head.size, |edit| edit.len_after(head.size)),
+            original: head.headers.clone(),
         };
         let retries = std::iter::successors(plan.after(0), |&attempt| plan.after(attempt)).count();
         router::hand_over(&handoff, retries, patience);
@@ -341,10 +346,7 @@ fn choose_cluster(primary: Step<'_>) {
 }
 
 /// Makes the held body fit the primary: only the bytes of the model name change.
-fn fit_body(step: Step<'_>, parsed: &RequestBody, body: &[u8], head: &Incoming) {
-    let Some(edit) = step.model.and_then(|model| parsed.edit(model)) else {
-        return;
-    };
+fn fit_body(edit: &Edit, body: &[u8], head: &Incoming) {
     let mut start = body.get(..edit.span.start).unwrap_or_default().to_vec();
     start.extend_from_slice(&edit.text);
     host::replace_start(BufferType::HttpRequestBody, edit.span.end, &start);

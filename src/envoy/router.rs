@@ -14,8 +14,6 @@ use crate::core::handoff::Handoff;
 const CLUSTER: &[&str] = &["ai_fallback.cluster"];
 /// The [`Handoff`].
 const PLAN: &[&str] = &["ai_fallback.plan"];
-/// The request headers as they went to the first cluster.
-const HEADERS: &[&str] = &["ai_fallback.headers"];
 /// The attempts that have ended, as `x-ai-fallback-attempts` shows them.
 const TRAIL: &[&str] = &["ai_fallback.trail"];
 
@@ -51,17 +49,6 @@ pub fn hand_over(handoff: &Handoff, retries: usize, patience: Option<Patience>) 
 #[must_use]
 pub fn handoff() -> Option<Handoff> {
     Handoff::decode(&host::property(PLAN)?)
-}
-
-/// Writes down the request headers, for the attempts that follow.
-pub fn keep_headers(encoded: &[u8]) {
-    host::set_property(HEADERS, encoded);
-}
-
-/// The request headers as they were written down.
-#[must_use]
-pub fn kept_headers() -> Option<Vec<u8>> {
-    host::property(HEADERS)
 }
 
 /// The attempts that have ended.

@@ -11,7 +11,7 @@ use super::router::{self, RETRY_HEADER};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
-use crate::core::outcome::{Judge, Origin, Outcome};
+use crate::core::outcome::{Origin, Outcome};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
 
@@ -67,6 +67,7 @@ impl Stream {
     /// A stream whose request goes to its primary.
     #[must_use]
     pub fn new(
+        now: Duration,
         id: u32,
         worker: Rc<Worker>,
         exchange: Exchange,
@@ -84,7 +85,7 @@ impl Stream {
             call: None,
             due: None,
         };
-        stream.update_deadline(host::now());
+        stream.update_deadline(now);
         stream
     }
 
@@ -93,7 +94,7 @@ impl Stream {
         if self.exchange.is_over() {
             return Action::Continue;
         }
-        let is_routers = self.exchange.is_by_router() && self.exchange.peek_from().is_some();
+        let is_routers = self.exchange.is_by_router() && self.exchange.is_routed();
         let action = match is_routers {
             true => self.on_router_answer(end),
             false => self.on_routed_answer(end),
@@ -104,11 +105,11 @@ impl Stream {
 
     fn on_routed_answer(&mut self, end: bool) -> Action {
         let status = host::header(MapType::HttpResponseHeaders, ":status");
-        let origin = answer::routed_origin(&answer::code_details());
+        let status = answer::status(status.as_deref());
+        let origin = answer::routed_origin(status);
         if origin == Origin::Service && self.exchange.is_by_router() {
             self.worker.on_missing_attempt_filter();
         }
-        let status = answer::status(status.as_deref());
         self.on_event(&Event::Headers {
             origin,
             status,
@@ -147,21 +148,12 @@ impl Stream {
         if self.exchange.is_over() {
             return Action::Continue;
         }
-        let Some(start) = self.exchange.peek_from() else {
-            self.held = Held {
-                body: Some(0),
-                ended: end,
-            };
-            return discard_body(size);
+        let (action, held) = match self.exchange.wanted(size) {
+            Some(wanted) => (self.on_body_event(size, wanted, end), size),
+            None => (discard_body(size), 0),
         };
-        let max = Judge::MAX_FIRST_EVENT.min(size.saturating_sub(start));
-        let bytes = match max {
-            0 => Vec::new(),
-            max => host::buffer(BufferType::HttpResponseBody, start, max),
-        };
-        let action = self.on_event(&Event::Body { bytes: &bytes, end });
         self.held = Held {
-            body: Some(size),
+            body: Some(held),
             ended: end,
         };
         action
@@ -169,16 +161,25 @@ impl Stream {
 
     /// The trailers of the routed answer came: its body is complete.
     pub fn on_response_trailers(&mut self) -> Action {
-        let action = match self.exchange.peek_from() {
-            Some(_) => self.on_event(&Event::Body {
-                bytes: &[],
-                end: true,
-            }),
-            None if self.exchange.is_over() => Action::Continue,
+        if self.exchange.is_over() {
+            return Action::Continue;
+        }
+        let size = self.held.body.unwrap_or_default();
+        let action = match self.exchange.wanted(size) {
+            Some(wanted) => self.on_body_event(size, wanted, true),
             None => Action::Pause,
         };
         self.held.ended = true;
         action
+    }
+
+    fn on_body_event(&mut self, size: usize, wanted: (usize, usize), end: bool) -> Action {
+        let bytes = host::response_body(wanted);
+        self.on_event(&Event::Body {
+            size,
+            bytes: &bytes,
+            end,
+        })
     }
 
     /// The deadline came.

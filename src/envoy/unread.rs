@@ -46,7 +46,7 @@ impl Unread {
     pub fn on_response_headers(&self) {
         let map = MapType::HttpResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
-        let outcome = match answer::routed_origin(&answer::code_details()) {
+        let outcome = match answer::routed_origin(status) {
             Origin::Service => Outcome::Status(status),
             Origin::Gateway => Outcome::Intercepted(status),
             Origin::Transport => Outcome::Reset,

@@ -53,7 +53,7 @@ impl Worker {
     /// answer any more.
     pub fn forget(&self, id: u32, due: Option<Duration>, call: Option<Token>) {
         self.streams.borrow_mut().remove(&id);
-        self.change_deadline(host::now(), id, due, None);
+        self.change_deadline(Duration::ZERO, id, due, None);
         if let Some(token) = call {
             self.calls.borrow_mut().remove(&token);
         }
