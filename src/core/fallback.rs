@@ -25,6 +25,9 @@ use super::config::Fallback;
 use super::outcome::{Judge, Origin, Outcome};
 use super::plan::{Plan, Step};
 
+/// Envoy's timers may be early by the length of one turn of its event loop.
+const TIMER_SLACK: Duration = Duration::from_millis(20);
+
 /// One request, from its way to the primary up to the first byte of an answer.
 #[derive(Debug)]
 pub struct Exchange {
@@ -45,7 +48,8 @@ pub struct Exchange {
 #[derive(Debug)]
 enum State {
     Routed(Judge),
-    Called,
+    /// With the time it has, where there is a limit.
+    Called(Option<Duration>),
     Over,
 }
 
@@ -186,7 +190,7 @@ impl Exchange {
                     self.ended(now, outcome)
                 }
                 Some(outcome) => self.ended(now, outcome),
-                None if self.has_next() => Effect::Wait,
+                None if self.plan.fallback().is_some() => Effect::Wait,
                 None => self.ended(now, Outcome::Status(status)),
             },
             (State::Routed(judge), &Event::Body { size, bytes, end }) => {
@@ -205,14 +209,24 @@ impl Exchange {
             }
             (State::Routed(_), &Event::NotRetried(outcome)) => self.ended(now, outcome),
             (
-                State::Called,
+                State::Called(timeout),
                 &Event::Answer {
                     origin,
                     status,
                     body,
                 },
-            ) => self.ended(now, Outcome::of_answer(origin, status, body, self.stream)),
-            (State::Called, Event::Refused) => self.ended(now, Outcome::Reset),
+            ) => {
+                let took = now.saturating_sub(self.attempt_began) + TIMER_SLACK;
+                // Envoy says of a callout that timed out after its headers what it says of one that broke.
+                let origin = match origin {
+                    Origin::Transport if timeout.is_some_and(|timeout| timeout <= took) => {
+                        Origin::Timeout
+                    }
+                    origin => origin,
+                };
+                self.ended(now, Outcome::of_answer(origin, status, body, self.stream))
+            }
+            (State::Called(_), Event::Refused) => self.ended(now, Outcome::Reset),
             (State::Over, _) => Effect::Pass,
             _ => Effect::Wait,
         }
@@ -307,10 +321,10 @@ impl Exchange {
         if let Some((next, timeout)) = self.next_after(now, outcome) {
             self.attempt = next;
             self.attempt_began = now;
-            self.state = State::Called;
+            self.state = State::Called(Some(timeout).filter(|timeout| !timeout.is_zero()));
             return Effect::Call { timeout };
         }
-        let was_called = matches!(self.state, State::Called);
+        let was_called = matches!(self.state, State::Called(_));
         self.state = State::Over;
         match outcome {
             // Without rules of fallback, what Envoy says of a broken attempt is the answer.
@@ -330,11 +344,10 @@ impl Exchange {
             .filter(|rules| outcome.falls_back(rules))?;
         let next = self.plan.after(self.attempt)?;
         let left = match fallback.total_timeout {
-            // Less than a millisecond would be no limit at all to Envoy.
             Some(total) => Some(
                 (self.began + total)
                     .checked_sub(now)
-                    .filter(|left| left.as_millis() > 0)?,
+                    .filter(|left| *left > TIMER_SLACK)?,
             ),
             None => None,
         };

@@ -263,8 +263,7 @@ impl Attempt {
         // Filters of the cluster can answer too; what they say is said for the service.
         match self.judge.on_headers(Origin::Service, status, end) {
             Some(outcome) => self.decide(outcome),
-            None if self.has_next => Action::Pause,
-            None => self.decide(Outcome::Status(status)),
+            None => Action::Pause,
         }
     }
 

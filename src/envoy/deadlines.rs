@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The longest time between two ticks while there are deadlines: how old a gauge can be.
-const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// Envoy counts ticks in milliseconds, and takes zero for off.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
@@ -16,6 +14,9 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
+    /// The longest time between two ticks while there are deadlines: how old a gauge can be.
+    pub const LONGEST_TICK: Duration = Duration::from_secs(1);
+
     /// Moves a stream from one deadline to another. Returns the tick period to set, where the tick
     /// that is under way would come too late.
     #[must_use]
@@ -69,7 +70,7 @@ impl Deadlines {
         // Rounded up, so that the tick does not come just before the deadline.
         let wait = due.saturating_sub(now) + Duration::from_nanos(999_999);
         let wait = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let wait = wait.clamp(SHORTEST_TICK, LONGEST_TICK);
+        let wait = wait.clamp(SHORTEST_TICK, Self::LONGEST_TICK);
         self.next_tick = Some(now + wait);
         wait
     }

@@ -311,7 +311,7 @@ impl Stream {
     /// filters before ours see the answer as any other. Else the reply goes straight to the client
     /// (Envoy 1.40 passes by all filters when headers were held), and the routed request is cancelled.
     fn give(&mut self, mut answer: Answer) {
-        self.original = None;
+        let original = self.original.take();
         answer.headers.retain(|(name, _)| {
             !fit::is_hop_by_hop(name) && !is_own(name) && !name.starts_with(':')
         });
@@ -319,7 +319,12 @@ impl Stream {
         if let Some(service) = self.exchange.answered_by() {
             answer.add(SERVICE_HEADER, service.to_owned());
         }
-        let (true, Some(size)) = (self.held.ended, self.held.body) else {
+        // A body over Envoy's buffer limit must not take the place of a held one: Envoy would answer 500 and
+        // end the stream within the host call, and the SDK panics when it is called back from there. The limit
+        // cannot be asked for, but what was held before was within it.
+        let held_before = original.map_or(0, |original| original.body.len());
+        let fits = |size: &usize| answer.body.len() <= held_before.max(*size);
+        let Some(size) = self.held.body.filter(fits).filter(|_| self.held.ended) else {
             return host::reply(answer.status, &answer.headers, &answer.body);
         };
         answer.add("content-length", answer.body.len().to_string());

@@ -104,7 +104,17 @@ impl Worker {
         self.metrics.active_calls.set(self.calls.borrow().len());
         self.metrics.deadlines.set(self.deadlines.borrow().len());
         self.metrics.memory.set(memory_bytes());
-        host::set_tick(self.deadlines.borrow_mut().after_tick(now));
+        host::set_tick(self.next_tick(now));
+    }
+
+    /// The ticks go on until one finds no stream: a gauge would tell of the last one for good.
+    fn next_tick(&self, now: Duration) -> Duration {
+        let period = self.deadlines.borrow_mut().after_tick(now);
+        let idle = self.streams.borrow().is_empty();
+        if period.is_zero() && !idle {
+            return Deadlines::LONGEST_TICK;
+        }
+        period
     }
 
     /// Tells once that an answer of a service was seen by no attempt filter.

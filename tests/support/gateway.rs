@@ -215,8 +215,14 @@ impl Gateway {
                 "cluster": cluster,
             }}})
         };
+        let services = self
+            .plugin
+            .as_ref()
+            .map(|plugin| &plugin["value"]["services"]);
+        let services = services.and_then(Value::as_object).into_iter().flatten();
         let names = || self.clusters.iter().map(|cluster| &cluster["name"]);
         let map: Map<String, Value> = names()
+            .chain(services.map(|(_, service)| &service["cluster"]))
             .filter_map(|name| Some((name.as_str()?.to_owned(), action(name))))
             .collect();
         let first = names().next().expect("a gateway has a cluster");

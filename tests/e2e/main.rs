@@ -1,0 +1,28 @@
+//! What a user can rely on, shown end to end: a real Envoy with the real filter, real clients, and model services that
+//! fail on purpose. Each test is a sentence of `docs/behaviour.md`.
+//!
+//! Nearly all tests share one Envoy per dispatch mode: [`world::World`]. A test picks its Model API with the header
+//! `x-case`, says what each service does with `x-mock-SERVICE`, and finds its own requests by `x-test-id`.
+
+#[path = "../mock/mod.rs"]
+mod mock;
+#[path = "../support/mod.rs"]
+mod support;
+
+#[macro_use]
+mod modes;
+mod client;
+mod world;
+
+mod answers;
+mod fitting;
+mod gateway_answers;
+mod limits;
+mod matching;
+mod models;
+mod no_answer;
+mod order;
+mod outcomes;
+mod protocols;
+mod streams;
+mod timeouts;
