@@ -15,6 +15,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::answer;
 use super::host;
+use super::metrics::Metrics;
 use super::router::{self, RETRY_HEADER};
 use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::Config;
@@ -31,6 +32,7 @@ const CLOCK_SLACK: Duration = Duration::from_millis(10);
 pub struct Attempts {
     /// The checked configuration.
     pub config: Config,
+    metrics: Metrics,
     warned: Cell<bool>,
     /// Primaries that were in their cluster.
     checked: RefCell<HashSet<String>>,
@@ -42,6 +44,7 @@ impl Attempts {
     pub fn new(config: Config) -> Self {
         Self {
             config,
+            metrics: Metrics::define(),
             warned: Cell::new(false),
             checked: RefCell::default(),
         }
@@ -205,6 +208,7 @@ impl Attempt {
         if self.number == 0 {
             attempts.check_once(step);
         } else if attempts.is_in_its_cluster(step) {
+            attempts.metrics.fallback();
             self.fit_headers(step);
         } else {
             return self.refuse();
