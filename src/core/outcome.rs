@@ -162,7 +162,9 @@ impl Judge {
             FirstEvent::OnlyComments { .. } if end => Some(Outcome::Empty),
             FirstEvent::OnlyComments { skip } => {
                 self.skipped += skip;
-                None
+                // A line that is longer than what is read would be read again and again.
+                (skip == 0 && bytes.len() >= Self::MAX_FIRST_EVENT)
+                    .then_some(Outcome::Status(self.status))
             }
             FirstEvent::Begun => {
                 self.first_packet = true;

@@ -276,10 +276,23 @@ impl Attempt {
             return Action::Continue;
         }
         self.response_size = size;
-        let bytes = host::response_body(self.judge.wanted(size));
-        match self.judge.on_body(size, &bytes, end) {
+        match self.judge_body(end) {
             Some(outcome) => self.decide(outcome),
             None => Action::Pause,
+        }
+    }
+
+    /// Shows all that is held of the body, a part at a time: comments are not read again.
+    fn judge_body(&mut self, end: bool) -> Option<Outcome> {
+        let size = self.response_size;
+        loop {
+            let wanted = self.judge.wanted(size);
+            let last = wanted.0 + wanted.1 >= size;
+            let bytes = host::response_body(wanted);
+            let outcome = self.judge.on_body(size, &bytes, end && last);
+            if last || outcome.is_some() || self.judge.wanted(size).0 == wanted.0 {
+                return outcome;
+            }
         }
     }
 
@@ -297,6 +310,8 @@ impl Attempt {
             .is_some_and(|rules| outcome.falls_back(rules));
         if fails && self.has_next {
             host::set_header(map, RETRY_HEADER, outcome.to_string().as_bytes());
+            // Where the service is a gateway like this one, its answer would look settled.
+            host::remove_header(map, ATTEMPTS_HEADER);
             self.answer = AnswerState::Failed { outcome, took };
             return Action::Continue;
         }

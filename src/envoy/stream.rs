@@ -40,6 +40,8 @@ struct Held {
     body: Option<usize>,
     /// The answer is complete.
     ended: bool,
+    /// It ended with trailers.
+    trailers: bool,
 }
 
 /// An answer to give to the client in place of the routed one.
@@ -152,10 +154,8 @@ impl Stream {
             Some(wanted) => (self.on_body_event(size, wanted, end), size),
             None => (discard_body(size), 0),
         };
-        self.held = Held {
-            body: Some(held),
-            ended: end,
-        };
+        self.held.body = Some(held);
+        self.held.ended = end;
         action
     }
 
@@ -170,16 +170,25 @@ impl Stream {
             None => Action::Pause,
         };
         self.held.ended = true;
+        self.held.trailers = true;
         action
     }
 
-    fn on_body_event(&mut self, size: usize, wanted: (usize, usize), end: bool) -> Action {
-        let bytes = host::response_body(wanted);
-        self.on_event(&Event::Body {
-            size,
-            bytes: &bytes,
-            end,
-        })
+    /// Shows all that is held of the body, a part at a time: comments are not read again.
+    fn on_body_event(&mut self, size: usize, mut wanted: (usize, usize), end: bool) -> Action {
+        loop {
+            let last = wanted.0 + wanted.1 >= size;
+            let bytes = host::response_body(wanted);
+            let action = self.on_event(&Event::Body {
+                size,
+                bytes: &bytes,
+                end: end && last,
+            });
+            match self.exchange.wanted(size) {
+                Some(next) if !last && next.0 > wanted.0 => wanted = next,
+                _ => return action,
+            }
+        }
     }
 
     /// The deadline came.
@@ -334,6 +343,9 @@ impl Stream {
         );
         host::replace_headers(MapType::HttpResponseHeaders, &answer.headers);
         host::replace_start(BufferType::HttpResponseBody, size, &answer.body);
+        if self.held.trailers {
+            host::replace_headers(MapType::HttpResponseTrailers, &[]);
+        }
         host::resume_response();
     }
 
@@ -368,7 +380,7 @@ impl From<Reply> for Answer {
 }
 
 fn is_own(name: &str) -> bool {
-    name == SERVICE_HEADER || name == ATTEMPTS_HEADER
+    [SERVICE_HEADER, ATTEMPTS_HEADER, RETRY_HEADER].contains(&name)
 }
 
 /// The body of an answer that nobody wants is dropped as it comes, so that Envoy's buffer, which has

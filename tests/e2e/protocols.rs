@@ -13,6 +13,7 @@ both_modes![
     a_stream_that_an_http2_service_resets_before_the_headers_falls_back,
     a_service_may_speak_tls,
     the_trailers_of_an_answer_reach_the_client,
+    the_trailers_of_a_failed_answer_do_not_reach_the_client,
     the_trailers_of_a_request_reach_the_primary,
 ];
 
@@ -118,6 +119,20 @@ async fn the_trailers_of_a_fallback_answer_reach_the_client(world: &World) {
             whole.ends_with("\r\n0\r\nx-mock-trailer: beta\r\n\r\n"),
             "{whole}"
         );
+    }
+}
+
+async fn the_trailers_of_a_failed_answer_do_not_reach_the_client(world: &World) {
+    // A request this long lets the answer take the place of the failed one, which Envoy holds with its trailers.
+    let prompt = "x".repeat(2000);
+    for _ in 0..10 {
+        let ask = world.ask("http2").http2().header("te", "trailers");
+        let ask = ask.json(&json!({"model": "gpt-4o", "prompt": prompt}));
+        let answer = ask.fault("alpha", "503,trailers").send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.attempts(), "alpha-h2;503, beta-h2;200");
+        assert!(answer.said().contains("Hello from beta"), "{answer:?}");
+        assert!(!answer.text().contains("x-mock-trailer"), "{answer:?}");
     }
 }
 

@@ -1,0 +1,82 @@
+//! How many host calls a request costs. Each crosses the border of the VM, so a new one is a
+//! decision: change the number here with the reason for it.
+
+use crate::emulator::HostCalls;
+use crate::gateway::*;
+
+fn spent(gateway: &mut Gateway) -> u64 {
+    let spent: HostCalls = gateway.host_calls();
+    gateway.reset_host_calls();
+    spent.total()
+}
+
+#[test]
+fn a_request_that_is_none_of_ours_costs_one_call() {
+    let mut gateway = Gateway::start(&config());
+    gateway.reset_host_calls();
+    let mut stream = gateway.stream();
+    let headers = [
+        (":method", "POST"),
+        (":path", "/other"),
+        (":authority", "g"),
+    ];
+    stream.request(&headers, BODY);
+    stream.response(&[(":status", "200")], b"{}");
+    assert!(stream.gone());
+    assert_eq!(spent(&mut gateway), 1);
+}
+
+/// Sends `body` through and answers it, and returns the calls of each phase.
+fn phases(gateway: &mut Gateway, body: &[u8], answer: &[u8]) -> [u64; 6] {
+    // The first request starts the ticks.
+    gateway.ask(BODY).disconnect();
+    gateway.reset_host_calls();
+    let mut stream = gateway.stream();
+    stream.request_headers(&headers(body), false);
+    let head = spent(gateway);
+    stream.request_body(&body[..4], false);
+    let chunk = spent(gateway);
+    stream.request_body(&body[4..], true);
+    let whole = spent(gateway);
+    stream.service_says("200", false);
+    let answer_head = spent(gateway);
+    stream.response_body(answer, false);
+    let first = spent(gateway);
+    stream.response_body(answer, true);
+    assert!(stream.gone());
+    [head, chunk, whole, answer_head, first, spent(gateway)]
+}
+
+#[test]
+fn a_request_that_is_answered_well_costs_few_calls() {
+    let mut gateway = Gateway::start(&config());
+    // head: the path, all headers. whole: the body; the client's authorization removed, authority and
+    // two headers set; body and content-length set; a counter; the time. answer_head: status, time.
+    // first: time, two headers, and of a stream its first bytes. After that nothing.
+    assert_eq!(phases(&mut gateway, BODY, b"{}"), [2, 0, 9, 2, 3, 0]);
+    let event = b"data: {}\n\n";
+    assert_eq!(phases(&mut gateway, STREAM, event), [2, 0, 9, 2, 4, 0]);
+}
+
+#[test]
+fn with_the_router_a_request_that_is_answered_well_costs_few_calls() {
+    let mut gateway = Gateway::start(&by_router(config()));
+    // The first attempt looks whether it is in its cluster.
+    let mut first = gateway.ask(BODY);
+    gateway.attempted(&mut first, 1, "openai-cluster");
+    gateway.reset_host_calls();
+    let mut request = gateway.ask(BODY);
+    let asked = spent(&mut gateway);
+    let mut attempt = gateway.attempt(&mut request, 1, "openai-cluster");
+    attempt.request_of(&request);
+    let attempted = spent(&mut gateway);
+    attempt.service_answers("200", b"{}");
+    let judged = spent(&mut gateway);
+    up(&attempt, &mut request);
+    assert_eq!(trail(&request.answered()), ["openai;200"]);
+    // asked: as above, and for the router plan, retries, per-try timeout, cluster, route.
+    // attempted: plan, count, time, the next cluster. judged: status, time, two headers.
+    // The end: the header that says settled, the time.
+    let end = spent(&mut gateway);
+    assert_eq!([asked, attempted, judged, end], [16, 4, 4, 2]);
+}

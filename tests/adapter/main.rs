@@ -1,0 +1,15 @@
+//! The real SDK and our adapter on the emulated host: drive callbacks, then inspect state.
+
+#[path = "../emulator/mod.rs"]
+mod emulator;
+
+mod attempts;
+mod budget;
+mod callouts;
+mod ends;
+mod gateway;
+mod held;
+mod odd_bytes;
+mod properties;
+mod requests;
+mod routed;

@@ -1,0 +1,219 @@
+//! Requests on their way in: which are read, and what is changed.
+
+use proxy_wasm::types::Action;
+use serde_json::json;
+
+use crate::gateway::*;
+
+#[test]
+fn what_is_no_model_api_is_not_held() {
+    let mut gateway = Gateway::start(&config());
+    for (method, path) in [("POST", "/v1/other"), ("GET", CHAT), ("POST", "")] {
+        let mut stream = gateway.stream();
+        let headers = [(":method", method), (":path", path), (":authority", "g")];
+        assert_eq!(
+            stream.request_headers(&headers, false),
+            Action::Continue,
+            "{method} {path}"
+        );
+        assert_eq!(stream.request_body(BODY, true), Action::Continue);
+        assert_eq!(stream.upstream_request_body(), BODY);
+        assert_eq!(
+            stream.response(&[(":status", "503")], b"no"),
+            Action::Continue
+        );
+        assert!(trail(&stream.answered()).is_empty());
+    }
+    assert_eq!(gateway.metric("requests"), 0);
+}
+
+#[test]
+fn only_the_bytes_of_the_model_change() {
+    let mut gateway = Gateway::start(&config());
+    let body = b"{ \"a\" : 1e2,\t\"model\"\n:\"gpt-\\u0034o\" , \"x\":\"\\/\xc3\xa9\"}\n";
+    for chunk in [1, 5, body.len()] {
+        let mut stream = gateway.stream();
+        assert_eq!(stream.request_headers(&headers(body), false), Action::Pause);
+        for part in body.chunks(chunk) {
+            assert_eq!(stream.request_body(part, false), Action::Pause);
+        }
+        assert!(!stream.request_released());
+        assert_eq!(stream.request_body(b"", true), Action::Continue);
+        let sent = stream.upstream_request_body();
+        let expected =
+            b"{ \"a\" : 1e2,\t\"model\"\n:\"gpt-4o-2024-11-20\" , \"x\":\"\\/\xc3\xa9\"}\n";
+        assert_eq!(sent, expected, "{}", String::from_utf8_lossy(&sent));
+        let length = stream.upstream_request_headers().get("content-length");
+        assert_eq!(length, Some(sent.len().to_string()));
+    }
+}
+
+#[test]
+fn a_model_is_added_where_there_is_none() {
+    let mut gateway = Gateway::start(&config());
+    let sent = gateway.ask(b"{\"n\":1}").upstream_request_body();
+    assert_eq!(sent, b"{\"model\":\"gpt-4o-2024-11-20\",\"n\":1}");
+}
+
+#[test]
+fn headers_fit_the_primary() {
+    let mut gateway = Gateway::start(&config());
+    let mut stream = gateway.stream();
+    let mut sent = headers(BODY);
+    sent.push(("x-ai-fallback-service", "spoofed".to_owned()));
+    sent.push(("x-api-key", "the client's".to_owned()));
+    stream.request(&sent, BODY);
+    let sent = stream.upstream_request_headers();
+    for (name, value) in [
+        (":authority", Some("api.openai.com")),
+        (":path", Some(CHAT)),
+        ("authorization", Some("Bearer openai")),
+        ("x-openai-only", Some("1")),
+        ("x-keep", Some("1")),
+        ("x-ai-fallback-service", None),
+        ("x-api-key", None),
+    ] {
+        assert_eq!(sent.get(name).as_deref(), value, "{name}");
+    }
+}
+
+#[test]
+fn a_body_of_no_use_is_refused() {
+    let mut gateway = Gateway::start(&config());
+    for body in [
+        b"[]".as_slice(),
+        b"{",
+        b"{\"model\":1}",
+        b"\xff\xfe",
+        b"{\"model\":\"a\",\"model\":\"b\"}",
+    ] {
+        let mut stream = gateway.stream();
+        assert_eq!(stream.request(&headers(body), body), Action::Pause);
+        let answer = stream.answered();
+        assert_eq!((answer.status, answer.ended), (400, true));
+        assert_eq!(
+            answer.header("content-type").as_deref(),
+            Some("application/json")
+        );
+        assert!(!stream.request_released());
+    }
+    let mut stream = gateway.stream();
+    assert_eq!(stream.request(&headers(b""), b""), Action::Pause);
+    assert_eq!(stream.answered().status, 400);
+    assert_eq!(gateway.metric("refused"), 6);
+    gateway.expect_idle();
+}
+
+#[test]
+fn what_cannot_be_read_goes_to_its_primary_as_it_came() {
+    let mut config = config();
+    config["max_body_bytes"] = json!(30);
+    let mut gateway = Gateway::start(&config);
+    let big = [BODY, b"          "].concat();
+    for (name, value, body, metric) in [
+        ("content-type", "text/plain", BODY, "not_json"),
+        ("content-encoding", "gzip", BODY, "compressed"),
+        ("x-x", "1", &big, "too_large"),
+    ] {
+        let mut sent = headers(body);
+        sent.retain(|(own, _)| *own != name);
+        sent.push((name, value.to_owned()));
+        let mut stream = gateway.stream();
+        assert_eq!(stream.request(&sent, body), Action::Continue);
+        assert_eq!(stream.upstream_request_body(), body);
+        let authority = stream.upstream_request_headers().get(":authority");
+        assert_eq!(
+            authority.as_deref(),
+            Some("api.openai.com"),
+            "it is the primary's"
+        );
+        assert_eq!(stream.service_answers("503", b"no"), Action::Continue);
+        assert_eq!(
+            (stream.answered().status, stream.answered().text()),
+            (503, "no".into())
+        );
+        assert_eq!(gateway.metric(&format!("skipped.{metric}")), 1);
+    }
+    assert!(gateway.callouts().is_empty());
+    gateway.expect_idle();
+}
+
+#[test]
+fn a_body_that_turns_out_too_large_is_let_go() {
+    let mut config = config();
+    config["max_body_bytes"] = json!(30);
+    let mut gateway = Gateway::start(&config);
+    let mut stream = gateway.stream();
+    let mut sent = headers(BODY);
+    sent.retain(|(name, _)| *name != "content-length");
+    stream.request_headers(&sent, false);
+    assert_eq!(stream.request_body(&[b' '; 30], false), Action::Pause);
+    assert_eq!(stream.request_body(b" ", false), Action::Continue);
+    assert_eq!(stream.request_body(BODY, true), Action::Continue);
+    assert_eq!(stream.upstream_request_body(), [&[b' '; 31], BODY].concat());
+    assert_eq!(gateway.metric("skipped.too_large"), 1);
+}
+
+#[test]
+fn request_trailers_end_the_body_and_reach_everybody() {
+    let mut gateway = Gateway::start(&config());
+    let mut stream = gateway.stream();
+    stream.request_headers(&headers(BODY), false);
+    assert_eq!(stream.request_body(BODY, false), Action::Pause);
+    assert_eq!(stream.request_trailers(&[("x-sum", "1")]), Action::Continue);
+    assert!(
+        stream
+            .upstream_request_body()
+            .starts_with(b"{\"model\":\"gpt-4o-2024-11-20\"")
+    );
+    assert_eq!(
+        stream
+            .upstream_request_trailers()
+            .unwrap()
+            .get("x-sum")
+            .as_deref(),
+        Some("1")
+    );
+    stream.service_answers("503", b"no");
+    assert_eq!(
+        gateway.callout().trailers.get("x-sum").as_deref(),
+        Some("1")
+    );
+    gateway.called_service_answers("200", b"{}");
+    assert_eq!(stream.answered().status, 200);
+}
+
+#[test]
+fn trailers_without_a_body_are_an_empty_body() {
+    let mut gateway = Gateway::start(&config());
+    let mut stream = gateway.stream();
+    stream.request_headers(&headers(b""), false);
+    assert_eq!(stream.request_trailers(&[("x-sum", "1")]), Action::Pause);
+    assert_eq!(stream.answered().status, 400);
+}
+
+#[test]
+fn an_answer_that_comes_before_the_request_is_whole_is_not_touched() {
+    let mut gateway = Gateway::start(&config());
+    let mut stream = gateway.stream();
+    stream.request_headers(&headers(BODY), false);
+    stream.request_body(b"{", false);
+    assert_eq!(
+        stream.envoy_answers("408", "request_timeout"),
+        Action::Continue
+    );
+    assert_eq!((stream.answered().status, stream.gone()), (408, true));
+    gateway.expect_idle();
+}
+
+#[test]
+fn more_than_envoy_holds_is_answered_by_envoy() {
+    let mut gateway = Gateway::start(&config());
+    gateway.set_buffer_limit(10);
+    let mut stream = gateway.stream();
+    stream.request_headers(&headers(BODY), false);
+    stream.request_body(&[b' '; 11], false);
+    assert_eq!(stream.answered().status, 413);
+    assert!(trail(&stream.answered()).is_empty());
+    gateway.expect_idle();
+}

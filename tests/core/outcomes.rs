@@ -1,0 +1,204 @@
+//! What an answer means, and which outcomes are failures.
+
+use ai_fallback::core::outcome::{Judge, Origin, Outcome};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::json;
+
+use crate::rig::*;
+
+const ALL: [(Outcome, &str); 8] = [
+    (Outcome::Status(200), "200"),
+    (Outcome::Status(503), "503"),
+    (Outcome::Intercepted(503), "intercepted"),
+    (Outcome::StreamError, "stream_error"),
+    (Outcome::Empty, "empty"),
+    (Outcome::Reset, "reset"),
+    (Outcome::FirstPacketTimeout, "first_packet_timeout"),
+    (Outcome::RequestTimeout, "request_timeout"),
+];
+
+#[test]
+fn outcomes_are_written_and_read_by_name() {
+    for (outcome, name) in ALL {
+        assert_eq!(outcome.to_string(), name);
+        let read = match outcome {
+            Outcome::Intercepted(_) => None,
+            other => Some(other),
+        };
+        assert_eq!(Outcome::parse(name), read);
+    }
+    for text in ["", "OK", "-1", "70000", "503 "] {
+        assert_eq!(Outcome::parse(text), None, "{text:?}");
+    }
+}
+
+#[test]
+fn who_answered_and_whether_there_is_an_answer() {
+    for (outcome, name) in ALL {
+        let from_service = ["200", "503", "stream_error", "empty"].contains(&name);
+        assert_eq!(outcome.is_from_service(), from_service, "{name}");
+        assert_eq!(
+            outcome.has_answer(),
+            from_service || name == "intercepted",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn which_outcomes_are_failures() {
+    let rules = |more| plan(to_with(&["b"], more), None);
+    let usual = rules(json!({}));
+    let backend = rules(json!({"only_backend_errors": true}));
+    let only_503 = rules(json!({"on_status": [503]}));
+    for (outcome, by_default, by_backend, by_503) in [
+        (Outcome::Status(200), false, false, false),
+        (Outcome::Status(302), false, false, false),
+        (Outcome::Status(404), true, true, false),
+        (Outcome::Status(503), true, true, true),
+        (Outcome::Intercepted(200), false, false, false),
+        (Outcome::Intercepted(429), true, false, false),
+        (Outcome::Intercepted(503), true, false, true),
+        (Outcome::StreamError, true, true, true),
+        (Outcome::Empty, true, true, true),
+        (Outcome::Reset, true, true, true),
+        (Outcome::FirstPacketTimeout, true, true, true),
+        (Outcome::RequestTimeout, true, true, true),
+    ] {
+        let by =
+            |plan: &ai_fallback::core::plan::Plan| outcome.falls_back(plan.fallback().unwrap());
+        assert_eq!(
+            (by(&usual), by(&backend), by(&only_503)),
+            (by_default, by_backend, by_503),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn headers_decide_what_they_can() {
+    let headers = |origin, status, end| Judge::new(true).on_headers(origin, status, end);
+    for (origin, status, end, outcome) in [
+        (Origin::Service, 200, false, None),
+        (Origin::Service, 206, false, None),
+        (Origin::Service, 200, true, Some(Outcome::Empty)),
+        (Origin::Service, 204, true, Some(Outcome::Empty)),
+        (Origin::Service, 301, false, Some(Outcome::Status(301))),
+        (Origin::Service, 0, false, Some(Outcome::Status(0))),
+        (Origin::Service, 503, false, Some(Outcome::Status(503))),
+        (Origin::Gateway, 200, false, Some(Outcome::Intercepted(200))),
+        (Origin::Transport, 503, false, Some(Outcome::Reset)),
+        (Origin::Timeout, 504, true, Some(Outcome::RequestTimeout)),
+    ] {
+        assert_eq!(
+            headers(origin, status, end),
+            outcome,
+            "{origin:?} {status} {end}"
+        );
+    }
+}
+
+#[test]
+fn a_whole_answer_is_judged_as_one_that_arrives() {
+    let of = |status, body: &str, stream| {
+        Outcome::of_answer(Origin::Service, status, body.as_bytes(), stream)
+    };
+    let error = "event: error\ndata: {}\n\n";
+    assert_eq!(of(200, "{}", false), Outcome::Status(200));
+    assert_eq!(of(200, "", false), Outcome::Empty);
+    assert_eq!(of(503, "", false), Outcome::Status(503));
+    assert_eq!(of(200, error, false), Outcome::Status(200));
+    assert_eq!(of(200, error, true), Outcome::StreamError);
+    assert_eq!(
+        of(200, "data: {\"error\":{}}", true),
+        Outcome::StreamError,
+        "cut off"
+    );
+    assert_eq!(of(200, ": hi\n\n", true), Outcome::Empty);
+    assert_eq!(of(200, "{\"id\":1}", true), Outcome::Status(200));
+    let long = format!("{}data: {{\"error\":1}}\n\n", ": hi\n".repeat(10_000));
+    assert_eq!(of(200, &long, true), Outcome::StreamError);
+}
+
+/// The judge is shown what it asks for, at most `MAX_FIRST_EVENT` bytes of it, after each chunk.
+fn judged(stream: &[u8], chunk: usize) -> Option<Outcome> {
+    let mut judge = Judge::new(true);
+    judge.on_headers(Origin::Service, 200, false);
+    let ends = (0..stream.len())
+        .step_by(chunk)
+        .map(|start| stream.len().min(start + chunk));
+    for end in ends {
+        let (start, length) = judge.wanted(end);
+        let bytes = &stream[start..start + length];
+        if let Some(outcome) = judge.on_body(end, bytes, end == stream.len()) {
+            return Some(outcome);
+        }
+    }
+    None
+}
+
+#[test]
+fn comments_are_not_read_again_however_many_there_are() {
+    let text = format!(
+        "{}data: {{\"error\":{{}}}}\n\n",
+        ": keep-alive\n\n".repeat(4_000)
+    );
+    for chunk in [1, 7, 1_000] {
+        assert_eq!(
+            judged(text.as_bytes(), chunk),
+            Some(Outcome::StreamError),
+            "{chunk}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn how_a_stream_is_cut_makes_no_difference(
+        pieces in vec(select(PIECES), 0..12),
+        chunk in 1..40_usize,
+    ) {
+        let text = pieces.concat();
+        let whole = Outcome::of_answer(Origin::Service, 200, text.as_bytes(), true);
+        let cut = judged(text.as_bytes(), chunk).unwrap_or(Outcome::Empty);
+        prop_assert_eq!(cut, whole, "{:?}", text);
+    }
+}
+
+const PIECES: &[&str] = &[
+    ": hi",
+    "\n",
+    "\r\n",
+    "\r",
+    "\n\n",
+    "data: {}",
+    "data: {\"error\":1}",
+    "data",
+    ":",
+    "event: error",
+    "event: x",
+    "id: 1",
+    "{\"error\":",
+    "}",
+    "retry",
+    " ",
+    "x",
+];
+
+#[test]
+fn a_first_event_that_is_too_long_is_good() {
+    let text = format!("data: {{\"x\":\"{}\"", "y".repeat(Judge::MAX_FIRST_EVENT));
+    assert_eq!(judged(text.as_bytes(), 512), Some(Outcome::Status(200)));
+}
+
+/// Padding against proxies that buffer: a comment of any length must not hold the answer forever.
+#[test]
+fn a_comment_that_is_too_long_is_good() {
+    let text = format!(
+        ": {}\n\ndata: {{}}\n\n",
+        "y".repeat(2 * Judge::MAX_FIRST_EVENT)
+    );
+    assert_eq!(judged(text.as_bytes(), 512), Some(Outcome::Status(200)));
+}
