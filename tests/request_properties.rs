@@ -421,7 +421,7 @@ mod oracle {
         if depth(text) > MAX_DEPTH {
             broken.push(BodyError::TooDeep);
         }
-        for name in ["model", "stream", "models"] {
+        for name in ["model", "stream"] {
             if keys.iter().filter(|key| key.0 == name.as_bytes()).count() > 1 {
                 broken.push(BodyError::Duplicate(name));
             }

@@ -25,7 +25,7 @@ use crate::core::outcome::{Judge, Origin, Outcome};
 use crate::core::plan::{Plan, Step};
 use crate::core::request::RequestBody;
 
-/// Envoy's timers and our clock may differ by the time of one turn of its event loop.
+/// Envoy's timers may be early by one turn of its event loop, and those are long under load.
 const CLOCK_SLACK: Duration = Duration::from_millis(10);
 
 /// What the attempt filters of one worker share.
@@ -345,7 +345,9 @@ impl Attempt {
             .fallback()
             .and_then(|rules| Patience::of(rules, self.handoff.stream));
         match patience {
-            Some(patience) if self.took() + CLOCK_SLACK >= patience.time => patience.outcome,
+            Some(patience) if self.took() + CLOCK_SLACK >= patience.time * 9 / 10 => {
+                patience.outcome
+            }
             _ => Outcome::Reset,
         }
     }

@@ -132,23 +132,10 @@ pub fn reply(status: u16, headers: &[Header], body: &[u8]) {
 }
 
 /// Sends a request to a cluster. `None` where Envoy refuses: no such cluster, no host in it. A
-/// timeout of zero is none.
+/// timeout of zero is none. Envoy 1.40 sends no trailers with a callout.
 #[must_use]
-pub fn call(
-    cluster: &str,
-    headers: &[Header],
-    body: &[u8],
-    trailers: &[Header],
-    timeout: Duration,
-) -> Option<Token> {
-    hostcalls::dispatch_http_call(
-        cluster,
-        as_text(headers),
-        Some(body),
-        as_text(trailers),
-        timeout,
-    )
-    .ok()
+pub fn call(cluster: &str, headers: &[Header], body: &[u8], timeout: Duration) -> Option<Token> {
+    hostcalls::dispatch_http_call(cluster, as_text(headers), Some(body), Vec::new(), timeout).ok()
 }
 
 /// Makes the following calls speak of another stream. False where that stream is gone.

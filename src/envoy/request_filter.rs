@@ -45,7 +45,6 @@ struct Incoming {
     path: Vec<u8>,
     candidates: Candidates,
     headers: Vec<Header>,
-    trailers: Vec<Header>,
     /// Bytes of the body that Envoy holds.
     size: usize,
 }
@@ -67,7 +66,6 @@ impl RequestFilter {
             path,
             candidates,
             headers,
-            trailers: Vec::new(),
             size: 0,
         };
         if head.header(":method") != Some(b"POST") {
@@ -146,7 +144,6 @@ impl RequestFilter {
         let original = Original {
             headers: head.headers,
             body,
-            trailers: head.trailers,
             parsed,
         };
         let stream = Stream::new(
@@ -197,10 +194,7 @@ impl HttpContext for RequestFilter {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Reading(head) => {
-                let trailers = host::headers(MapType::HttpRequestTrailers);
-                self.on_complete(Incoming { trailers, ..head })
-            }
+            Phase::Reading(head) => self.on_complete(head),
             other => {
                 self.phase = other;
                 self.rest_of_request()
@@ -278,9 +272,10 @@ impl Incoming {
         }
         let length = self
             .header("content-length")
-            .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            .and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
+        // A `usize` has 32 bits here, and a length may have more.
         length
-            .is_some_and(|length: usize| length > max)
+            .is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max))
             .then_some(Skip::TooLarge)
     }
 }

@@ -27,8 +27,6 @@ pub struct Original {
     pub headers: Vec<Header>,
     /// The whole body.
     pub body: Vec<u8>,
-    /// The trailers, where there were any.
-    pub trailers: Vec<Header>,
     /// What the body says.
     pub parsed: RequestBody,
 }
@@ -284,13 +282,7 @@ impl Stream {
             self.exchange.trail(),
             service.name
         );
-        self.call = host::call(
-            &service.cluster,
-            &headers,
-            body,
-            &original.trailers,
-            timeout,
-        );
+        self.call = host::call(&service.cluster, &headers, body, timeout);
         let Some(token) = self.call else {
             log::warn!(
                 "event=call_refused service={} cluster={}: no such cluster, or no host in it",

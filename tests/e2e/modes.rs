@@ -40,6 +40,9 @@ macro_rules! in_mode {
                 $(#[$doc])*
                 #[tokio::test]
                 async fn $name() {
+                    if Mode::$mode == Mode::Router && !crate::support::Envoy::has_router_mode() {
+                        return;
+                    }
                     let world = World::of(Mode::$mode);
                     // Where the test fails, this handle prints the end of Envoy's log.
                     let _log = world.envoy.clone();

@@ -68,6 +68,37 @@ impl Envoy {
         Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
 
+    /// Whether the Envoy that is used has what `dispatch: router` needs; says so once where it has not.
+    pub fn has_router_mode() -> bool {
+        static ANSWER: OnceLock<bool> = OnceLock::new();
+        *ANSWER.get_or_init(|| {
+            let (major, minor) = Envoy::version();
+            let supported = (major, minor) >= (1, 39);
+            if !supported {
+                eprintln!("skipped: dispatch: router needs Envoy 1.39, this is {major}.{minor}");
+            }
+            supported
+        })
+    }
+
+    /// The version of the Envoy that is used: major and minor.
+    pub fn version() -> (u32, u32) {
+        let output = Command::new(envoy_bin())
+            .arg("--version")
+            .output()
+            .expect("Envoy runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // `/path/of/envoy  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`
+        let build = text.split("version: ").nth(1);
+        let version = build.and_then(|build| build.split('/').nth(1));
+        let mut parts = version
+            .expect("a version")
+            .split('.')
+            .map(|part| part.parse().expect("a number"));
+        let mut part = || parts.next().expect("major and minor");
+        (part(), part())
+    }
+
     /// Where a path is at the gateway: the listener that [`Gateway`] makes.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr())

@@ -24,8 +24,6 @@ pub struct RequestBody {
     pub model: Option<Model>,
     /// True where `stream` is the literal `true`; anything else, or nothing, is false.
     pub stream: bool,
-    /// The bytes of the value of `models`, whatever its type. Offsets into the body.
-    pub models: Option<Range<usize>>,
     room: Room,
 }
 
@@ -54,21 +52,19 @@ impl RequestBody {
     pub fn read(body: &[u8]) -> Result<Self, BodyError> {
         let mut members = Members::of(body)?;
         let at = members.start();
-        let (mut model, mut stream, mut models) = (None, None, None);
+        let (mut model, mut stream) = (None, None);
         let mut only_member = true;
         while let Some(member) = members.next()? {
             only_member = false;
             match member.key().as_deref() {
                 Some("model") => set_once(&mut model, member, "model")?,
                 Some("stream") => set_once(&mut stream, member, "stream")?,
-                Some("models") => set_once(&mut models, member, "models")?,
                 _ => {}
             }
         }
         Ok(Self {
             model: model.map(Model::read).transpose()?,
             stream: stream.is_some_and(|member| member.value == "true"),
-            models: models.map(|member| member.span),
             room: Room { at, only_member },
         })
     }
@@ -203,13 +199,6 @@ mod tests {
     }
 
     #[test]
-    fn models_is_found_as_it_stands() {
-        let body = br#"{"models": ["a", {"b":1}] , "model":"m"}"#;
-        let span = RequestBody::read(body).unwrap().models.unwrap();
-        assert_eq!(&body[span], br#"["a", {"b":1}]"#);
-    }
-
-    #[test]
     fn only_the_model_is_edited() {
         let table = [
             (r#"{"model":"a"}"#, r#"{"model":"b"}"#),
@@ -276,7 +265,6 @@ mod tests {
             (br#"{"model":"a","mod\u0065l":"a"}"#, Duplicate("model")),
             (br#"{"model":"a","model":7}"#, Duplicate("model")),
             (br#"{"stream":true,"stream":true}"#, Duplicate("stream")),
-            (br#"{"models":[],"models":[]}"#, Duplicate("models")),
             (br#"{"model":7}"#, ModelNotAString),
             (br#"{"model":null}"#, ModelNotAString),
             (br#"{"model":["m"]}"#, ModelNotAString),
@@ -286,6 +274,50 @@ mod tests {
             let body_text = String::from_utf8_lossy(body);
             assert_eq!(RequestBody::read(body), Err(*error), "{body_text}");
         }
+    }
+
+    /// Strings are read in blocks of eight bytes, and the rest one by one.
+    #[test]
+    fn a_control_character_is_refused_wherever_it_stands_in_a_string() {
+        let behind = ["", r#","b":"a string that fills more than one block""#];
+        for (len, behind) in (1..=25).flat_map(|len| behind.map(|behind| (len, behind))) {
+            for (at, byte) in (0..len).flat_map(|at| (0..=0x7f).map(move |byte| (at, byte))) {
+                let mut text = vec![b'x'; len];
+                text[at] = byte;
+                let body = [br#"{"a":""#, &text[..], b"\"", behind.as_bytes(), b"}"].concat();
+                let read = RequestBody::read(&body);
+                match byte {
+                    ..0x20 => assert_eq!(read, Err(BodyError::Syntax { offset: 6 + at })),
+                    b'"' | b'\\' => {}
+                    _ => assert!(read.is_ok(), "{}", String::from_utf8_lossy(&body)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_character_beyond_ascii_is_accepted_wherever_it_stands_in_a_string() {
+        for (len, at) in (1..=25).flat_map(|len| (0..len).map(move |at| (len, at))) {
+            for other in ['\u{80}', 'é', '模', '😀', '\u{10ffff}'] {
+                let (before, after) = ("x".repeat(at), "x".repeat(len - at));
+                let body = format!(r#"{{"model":"{before}{other}{after}"}}"#);
+                assert!(RequestBody::read(body.as_bytes()).is_ok(), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_escape_of_less_than_four_hex_digits_is_refused() {
+        for digits in 0..4 {
+            for next in ['"', 'g', 'G', ' ', '/', ':', '@', '`', '\\', 'é', '\0'] {
+                let start = format!(r#"{{"a":"\u{}"#, &"9aF0"[..digits]);
+                let offset = start.len();
+                let body = format!(r#"{start}{next}0000"}}"#);
+                let read = RequestBody::read(body.as_bytes());
+                assert_eq!(read, Err(BodyError::Syntax { offset }), "{body}");
+            }
+        }
+        assert!(RequestBody::read(br#"{"a":"\u9aF0"}"#).is_ok());
     }
 
     #[test]
