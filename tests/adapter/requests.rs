@@ -155,7 +155,7 @@ fn a_body_that_turns_out_too_large_is_let_go() {
 }
 
 #[test]
-fn request_trailers_end_the_body_and_reach_everybody() {
+fn request_trailers_end_the_body_and_reach_the_primary() {
     let mut gateway = Gateway::start(&config());
     let mut stream = gateway.stream();
     stream.request_headers(&headers(BODY), false);
@@ -175,10 +175,8 @@ fn request_trailers_end_the_body_and_reach_everybody() {
         Some("1")
     );
     stream.service_answers("503", b"no");
-    assert_eq!(
-        gateway.callout().trailers.get("x-sum").as_deref(),
-        Some("1")
-    );
+    // Envoy 1.40 sends no trailers with a callout, so none are kept for it.
+    assert_eq!(gateway.callout().trailers.0, []);
     gateway.called_service_answers("200", b"{}");
     assert_eq!(stream.answered().status, 200);
 }
