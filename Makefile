@@ -1,7 +1,7 @@
 # `make` lists the targets.
 #
 # Variables: ENVOY_VERSION (default: the file envoy-version), ENVOY_BIN (an Envoy of your own, instead of a version),
-# PYTHON (default: python3), KEEP=1 (demo: leave the stack up, the gateway on port 18000, until Ctrl-C).
+# PYTHON (default: python3), KEEP=1 (demo: leave both stacks up, the gateways on port 18000 (callout) and 18010 (router), until Ctrl-C).
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c

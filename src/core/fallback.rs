@@ -86,6 +86,8 @@ pub enum Event<'a> {
     Settled,
     /// An attempt filter found the routed answer bad, and Envoy's router did not retry.
     NotRetried(Outcome),
+    /// An attempt of Envoy's router was stopped before anything was sent: its route led elsewhere.
+    NotMade,
     /// The callout brought an answer.
     Answer {
         /// Who made the answer.
@@ -208,6 +210,10 @@ impl Exchange {
                 Effect::Pass
             }
             (State::Routed(_), &Event::NotRetried(outcome)) => self.ended(now, outcome),
+            (State::Routed(_), Event::NotMade) => match self.time_left(now) {
+                Some(timeout) => self.call(now, self.attempt, timeout),
+                None => self.ended(now, Outcome::RequestTimeout),
+            },
             (
                 State::Called(timeout),
                 &Event::Answer {
@@ -267,6 +273,11 @@ impl Exchange {
         matches!(self.state, State::Routed(_))
     }
 
+    /// Keeps the time of the attempt under way, which Envoy's router does not.
+    pub fn keep_time(&mut self) {
+        self.by_router = false;
+    }
+
     /// Whether Envoy's router makes the attempts.
     #[must_use]
     pub fn is_by_router(&self) -> bool {
@@ -319,10 +330,7 @@ impl Exchange {
             took,
         });
         if let Some((next, timeout)) = self.next_after(now, outcome) {
-            self.attempt = next;
-            self.attempt_began = now;
-            self.state = State::Called(Some(timeout).filter(|timeout| !timeout.is_zero()));
-            return Effect::Call { timeout };
+            return self.call(now, next, timeout);
         }
         let was_called = matches!(self.state, State::Called(_));
         self.state = State::Over;
@@ -336,13 +344,24 @@ impl Exchange {
         }
     }
 
+    fn call(&mut self, now: Duration, attempt: usize, timeout: Duration) -> Effect {
+        self.attempt = attempt;
+        self.attempt_began = now;
+        self.state = State::Called(Some(timeout).filter(|timeout| !timeout.is_zero()));
+        Effect::Call { timeout }
+    }
+
     /// The attempt to make after this outcome, and the time it has.
     fn next_after(&self, now: Duration, outcome: Outcome) -> Option<(usize, Duration)> {
-        let fallback = self
-            .plan
+        self.plan
             .fallback()
             .filter(|rules| outcome.falls_back(rules))?;
-        let next = self.plan.after(self.attempt)?;
+        Some((self.plan.after(self.attempt)?, self.time_left(now)?))
+    }
+
+    /// The time that a callout has; zero is no limit. `None` where all of it is used up.
+    fn time_left(&self, now: Duration) -> Option<Duration> {
+        let fallback = self.plan.fallback()?;
         let left = match fallback.total_timeout {
             Some(total) => Some(
                 (self.began + total)
@@ -352,7 +371,7 @@ impl Exchange {
             None => None,
         };
         let timeout = fallback.request_timeout.into_iter().chain(left).min();
-        Some((next, timeout.unwrap_or_default()))
+        Some(timeout.unwrap_or_default())
     }
 
     fn overdue(&self, now: Duration) -> Option<Outcome> {

@@ -16,7 +16,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::answer;
 use super::host;
 use super::metrics::Metrics;
-use super::router::{self, RETRY_HEADER};
+use super::router::{self, NOT_MADE, RETRY_HEADER};
 use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::Config;
 use crate::core::fallback::{Patience, append_attempt};
@@ -61,25 +61,37 @@ impl Attempts {
         }
         if !self.warned.replace(true) {
             log::error!(
-                "event=wrong_cluster service={} cluster={}: Envoy sent the attempt to another cluster; add the \
-                 cluster to the route's matcher (exact_match_map) and set refresh_cluster_on_retry in its retry \
-                 policy",
+                "event=wrong_cluster service={} cluster={} sent_to={}: serving by callout; add the cluster to the \
+                 route's matcher (exact_match_map) and set refresh_cluster_on_retry in its retry policy",
                 service.name,
-                service.cluster
+                service.cluster,
+                String::from_utf8_lossy(&router::chosen_cluster())
             );
         }
         false
     }
 
+    /// Tells once that the plan is none that this filter could follow.
+    fn on_unknown_plan(&self) {
+        if !self.warned.replace(true) {
+            log::error!(
+                "event=other_configuration cluster={}: serving by callout; give ai_fallback_attempt the plugin \
+                 configuration that ai_fallback has",
+                String::from_utf8_lossy(&router::chosen_cluster())
+            );
+        }
+    }
+
     /// The same for a primary. It costs a host call, so it is asked until it was right once.
-    fn check_once(&self, primary: Step<'_>) {
+    fn was_in_its_cluster(&self, primary: Step<'_>) -> bool {
         let Some(service) = primary.service else {
-            return;
+            return true;
         };
         let mut checked = self.checked.borrow_mut();
         if !checked.contains(&service.name) && self.is_in_its_cluster(primary) {
             checked.insert(service.name.clone());
         }
+        checked.contains(&service.name)
     }
 }
 
@@ -133,10 +145,16 @@ impl AttemptFilter {
 impl HttpContext for AttemptFilter {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         // Without a plan this is a callout, or a request without fallback.
-        let attempt =
-            router::handoff().and_then(|handoff| Attempt::begin(handoff, &self.attempts.config));
-        let Some(attempt) = attempt else {
+        let Some(handoff) = router::handoff() else {
             return Action::Continue;
+        };
+        let Some(attempt) = Attempt::begin(handoff, &self.attempts.config) else {
+            self.attempts.on_unknown_plan();
+            // From the second attempt on, the headers are those of another service.
+            return match router::attempts_made() {
+                0 | 1 => Action::Continue,
+                _ => refuse(),
+            };
         };
         self.attempt
             .insert(attempt)
@@ -184,6 +202,14 @@ impl Context for AttemptFilter {
     }
 }
 
+/// Stops an attempt: nothing of one service may go to another. A local reply of this filter is not
+/// retried, so the request filter goes on from here, and makes this attempt by callout.
+fn refuse() -> Action {
+    let label = (RETRY_HEADER.to_owned(), NOT_MADE.to_vec());
+    host::reply(503, &[label], b"");
+    Action::Pause
+}
+
 impl Attempt {
     fn begin(handoff: Handoff, config: &Config) -> Option<Self> {
         let plan = handoff.plan(config)?;
@@ -205,13 +231,17 @@ impl Attempt {
         let Some(step) = self.plan.step(self.number) else {
             return Action::Continue;
         };
-        if self.number == 0 {
-            attempts.check_once(step);
-        } else if attempts.is_in_its_cluster(step) {
+        let in_its_cluster = match self.number {
+            0 => attempts.was_in_its_cluster(step),
+            _ => attempts.is_in_its_cluster(step),
+        };
+        if !in_its_cluster {
+            self.answer = AnswerState::Settled;
+            return refuse();
+        }
+        if self.number > 0 {
             attempts.metrics.fallback();
             self.fit_headers(step);
-        } else {
-            return self.refuse();
         }
         // Written now: this attempt may end without another word.
         if let Some(cluster) = self.next_cluster() {
@@ -221,18 +251,6 @@ impl Attempt {
             return Action::Continue;
         }
         self.body = RequestBodyState::Held { size: 0 };
-        Action::Pause
-    }
-
-    /// Nothing of this service may go to another. A local reply of this filter is not retried, so the
-    /// request filter goes on from here.
-    fn refuse(&mut self) -> Action {
-        self.answer = AnswerState::Settled;
-        let label = (
-            RETRY_HEADER.to_owned(),
-            Outcome::Reset.to_string().into_bytes(),
-        );
-        host::reply(503, &[label], b"");
         Action::Pause
     }
 
@@ -312,14 +330,13 @@ impl Attempt {
             host::set_header(map, RETRY_HEADER, outcome.to_string().as_bytes());
             // Where the service is a gateway like this one, its answer would look settled.
             host::remove_header(map, ATTEMPTS_HEADER);
+            host::remove_header(map, SERVICE_HEADER);
             self.answer = AnswerState::Failed { outcome, took };
             return Action::Continue;
         }
         self.answer = AnswerState::Settled;
-        if !self.has_next {
-            // Said by the service itself, it would get past the router now.
-            host::remove_header(map, RETRY_HEADER);
-        }
+        // Said by the service itself, it would make the router retry, or go past it to the client.
+        host::remove_header(map, RETRY_HEADER);
         host::set_header(map, ATTEMPTS_HEADER, self.trail(outcome, took).as_bytes());
         match self.plan.step(self.number).and_then(|step| step.service) {
             Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),

@@ -38,6 +38,16 @@ impl Deadlines {
         Some(self.schedule(now, to))
     }
 
+    /// Ticks also where nothing is due, for what is told once per tick. Returns the tick period to set,
+    /// where the ticks are off.
+    #[must_use]
+    pub fn tick_anyway(&mut self, now: Duration) -> Option<Duration> {
+        match self.next_tick {
+            Some(_) => None,
+            None => Some(self.schedule(now, now + Self::LONGEST_TICK)),
+        }
+    }
+
     /// A stream that is due by `now`, taken from the table.
     pub fn pop(&mut self, now: Duration) -> Option<u32> {
         let &(due, stream) = self.due.first()?;

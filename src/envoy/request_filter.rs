@@ -129,9 +129,12 @@ impl RequestFilter {
             fit_body(edit, &body, &head);
         }
         self.worker.metrics.request();
-        let by_router = self.worker.by_router && plan.after(0).is_some();
-        if self.worker.by_router {
+        let by_router = self.worker.leaves_fallback_to_router() && plan.after(0).is_some();
+        if by_router {
             hand_to_router(&plan, &parsed, edit.as_ref(), &head);
+        }
+        if let Some(primary) = plan.step(0).filter(|_| self.worker.by_router) {
+            choose_cluster(primary);
         }
         let now = host::now();
         let exchange = Exchange::begin(now, plan, parsed.stream);
@@ -154,7 +157,7 @@ impl RequestFilter {
             shape,
             original,
         );
-        self.phase = Phase::Acting(self.worker.admit(self.id, stream));
+        self.phase = Phase::Acting(self.worker.admit(now, self.id, stream));
         Action::Continue
     }
 }
@@ -310,8 +313,7 @@ fn fit_headers(step: Step<'_>, head: &Incoming) {
 
 /// Leaves the attempts of a plan to Envoy's router and the attempt filters.
 fn hand_to_router(plan: &Plan, parsed: &RequestBody, edit: Option<&Edit>, head: &Incoming) {
-    let Some(primary) = plan.step(0) else { return };
-    if let Some(rules) = plan.fallback().filter(|_| plan.after(0).is_some()) {
+    if let Some(rules) = plan.fallback() {
         let patience = Patience::of(rules, parsed.stream);
         let added = edit.filter(|_| parsed.model.is_none());
         let handoff = Handoff {
@@ -328,7 +330,6 @@ fn hand_to_router(plan: &Plan, parsed: &RequestBody, edit: Option<&Edit>, head: 
         let retries = std::iter::successors(plan.after(0), |&attempt| plan.after(attempt)).count();
         router::hand_over(&handoff, retries, patience);
     }
-    choose_cluster(primary);
 }
 
 /// Tells the route's matcher the cluster of the primary. Without a named primary, the matcher's

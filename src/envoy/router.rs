@@ -17,8 +17,20 @@ const PLAN: &[&str] = &["ai_fallback.plan"];
 /// The attempts that have ended, as `x-ai-fallback-attempts` shows them.
 const TRAIL: &[&str] = &["ai_fallback.trail"];
 
-/// Asks Envoy's router for a retry. The value is the outcome.
+/// Asks Envoy's router for a retry. The value is the outcome, or [`NOT_MADE`].
 pub const RETRY_HEADER: &str = "x-ai-fallback-retry";
+/// The attempt filter stopped the attempt before anything was sent.
+pub const NOT_MADE: &[u8] = b"not_made";
+
+/// By these a client could make Envoy's router retry where the plan does not, or try two at once.
+const ROUTERS_RETRY_HEADERS: [&str; 6] = [
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+];
 
 /// Sends the request, or its next attempt, to a cluster.
 pub fn set_cluster(cluster: &str) {
@@ -34,6 +46,11 @@ pub fn choose_route_again() {
 pub fn hand_over(handoff: &Handoff, retries: usize, patience: Option<Patience>) {
     host::set_property(PLAN, &handoff.encode());
     let map = MapType::HttpRequestHeaders;
+    for (name, _) in &handoff.original {
+        if ROUTERS_RETRY_HEADERS.contains(&name.as_str()) {
+            host::remove_header(map, name);
+        }
+    }
     host::set_header(map, "x-envoy-max-retries", retries.to_string().as_bytes());
     if let Some(patience) = patience {
         let millis = patience.time.as_millis().to_string();

@@ -7,7 +7,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::answer;
 use super::host::{self, Token};
-use super::router::{self, RETRY_HEADER};
+use super::router::{self, NOT_MADE, RETRY_HEADER};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
@@ -107,8 +107,12 @@ impl Stream {
         let status = host::header(MapType::HttpResponseHeaders, ":status");
         let status = answer::status(status.as_deref());
         let origin = answer::routed_origin(status);
-        if origin == Origin::Service && self.exchange.is_by_router() {
+        // Where no attempt was made, a filter behind ours has answered well.
+        if origin == Origin::Service && self.exchange.is_by_router() && router::attempts_made() > 0
+        {
             self.worker.on_missing_attempt_filter();
+            // Nobody else keeps the time of this answer.
+            self.exchange.keep_time();
         }
         self.on_event(&Event::Headers {
             origin,
@@ -133,6 +137,9 @@ impl Stream {
         // The router did not retry: a circuit breaker is open, or the body is larger than it keeps.
         if let Some(label) = host::header(map, RETRY_HEADER) {
             host::remove_header(map, RETRY_HEADER);
+            if label == NOT_MADE {
+                return self.on_event(&Event::NotMade);
+            }
             let outcome = std::str::from_utf8(&label).ok().and_then(Outcome::parse);
             return self.on_event(&Event::NotRetried(outcome.unwrap_or(Outcome::Reset)));
         }

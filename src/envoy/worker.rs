@@ -42,10 +42,13 @@ impl Worker {
         }
     }
 
-    /// Takes in a stream that the filter acts on.
-    pub fn admit(&self, id: u32, stream: Stream) -> Rc<RefCell<Stream>> {
+    /// Takes in a stream that the filter acts on. From now on there are ticks: the gauges tell of it.
+    pub fn admit(&self, now: Duration, id: u32, stream: Stream) -> Rc<RefCell<Stream>> {
         let stream = Rc::new(RefCell::new(stream));
         self.streams.borrow_mut().insert(id, Rc::clone(&stream));
+        if let Some(period) = self.deadlines.borrow_mut().tick_anyway(now) {
+            host::set_tick(period);
+        }
         stream
     }
 
@@ -115,6 +118,13 @@ impl Worker {
             return Deadlines::LONGEST_TICK;
         }
         period
+    }
+
+    /// Whether fallbacks of new requests are left to Envoy's router. Not after an attempt was seen to miss
+    /// its filter: nothing takes back there what belongs to the service before.
+    #[must_use]
+    pub fn leaves_fallback_to_router(&self) -> bool {
+        self.by_router && !self.missing_attempt_filter.get()
     }
 
     /// Tells once that an answer of a service was seen by no attempt filter.

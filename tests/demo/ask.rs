@@ -13,7 +13,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Client {
     http: reqwest::Client,
-    gateway: String,
+    /// `http://ADDR`
+    server: String,
 }
 
 /// What the client got.
@@ -28,6 +29,8 @@ pub struct Answer {
     pub attempts: Vec<Attempt>,
     /// When the first byte of the body came.
     pub first_at: Option<Instant>,
+    /// When each event of a stream was complete.
+    pub events_at: Vec<Instant>,
     /// Time to that byte.
     pub first: Option<Duration>,
     /// Time to the end.
@@ -46,10 +49,15 @@ pub struct Attempt {
 
 impl Client {
     pub fn new(stack: &Stack) -> reqwest::Result<Client> {
+        Client::of(stack.envoy.url(""))
+    }
+
+    /// A client of `server`: `http://ADDR`.
+    pub fn of(server: String) -> reqwest::Result<Client> {
         let http = reqwest::Client::builder().no_proxy().timeout(LIMIT);
         Ok(Client {
             http: http.build()?,
-            gateway: stack.envoy.url(""),
+            server,
         })
     }
 
@@ -74,7 +82,7 @@ impl Client {
     }
 
     fn post(&self, api: Api, body: String) -> RequestBuilder {
-        let request = self.http.post(format!("{}{}", self.gateway, api.path()));
+        let request = self.http.post(format!("{}{}", self.server, api.path()));
         request
             .header("content-type", "application/json")
             .body(body)
@@ -89,6 +97,7 @@ async fn read(mut response: Response, sent: Instant) -> Answer {
         service: header("x-ai-fallback-service"),
         attempts: attempts(&header("x-ai-fallback-attempts").unwrap_or_default()),
         first_at: None,
+        events_at: Vec::new(),
         first: None,
         total: Duration::ZERO,
         whole: false,
@@ -97,8 +106,11 @@ async fn read(mut response: Response, sent: Instant) -> Answer {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) => {
-                answer.first_at.get_or_insert_with(Instant::now);
+                let now = Instant::now();
+                answer.first_at.get_or_insert(now);
                 answer.body += &String::from_utf8_lossy(&chunk);
+                let events = answer.body.matches("\n\n").count();
+                answer.events_at.resize(events, now);
             }
             Ok(None) => break answer.whole = true,
             Err(_) => break,
@@ -117,6 +129,7 @@ impl Answer {
             service: None,
             attempts: Vec::new(),
             first_at: None,
+            events_at: Vec::new(),
             first: None,
             total: sent.elapsed(),
             whole: false,

@@ -3,7 +3,7 @@
 use std::os::unix::process::parent_id;
 use std::time::Duration;
 
-use crate::stack::Stack;
+use crate::stack::{Dispatch, Stack};
 
 /// A curl line: what it shows, its options, the path, further headers, and the body.
 struct Try {
@@ -15,6 +15,15 @@ struct Try {
 }
 
 const CHAT: &str = "/v1/chat/completions";
+
+/// On each gateway; the others are on the first alone.
+const STREAM: Try = Try {
+    shows: "",
+    options: "-N",
+    path: CHAT,
+    header: " -H 'x-mock-qwen: chunks=9,gap=100'",
+    body: r#"{"model": "gpt-4o!503", "stream": true}"#,
+};
 
 const TRIES: [Try; 5] = [
     Try {
@@ -54,17 +63,42 @@ const TRIES: [Try; 5] = [
     },
 ];
 
-/// Prints lines to copy, and where to look.
-pub fn explain(stack: &Stack) {
+/// Prints lines to copy, and where to look. The stacks are one per dispatch mode.
+pub fn explain(stacks: &[Stack]) {
     println!("\nEverything is up, until Ctrl-C. To try by hand:\n");
-    for one in TRIES {
-        let url = stack.envoy.url(one.path);
-        let json = "-H 'content-type: application/json'";
-        println!("  # {}", one.shows);
-        println!("  curl {} {url} {json}{} \\", one.options, one.header);
-        println!("    -d '{}'\n", one.body);
+    for stack in stacks.iter().take(1) {
+        for one in &TRIES {
+            show(one, one.shows, stack);
+        }
     }
+    for stack in stacks {
+        let shows = match stack.dispatch {
+            Dispatch::Callout => {
+                "A stream that comes by fallback. By callout: all at once, at its end."
+            }
+            Dispatch::Router => {
+                "The same with dispatch: router, as it comes. All the lines above work on this port too."
+            }
+        };
+        show(&STREAM, shows, stack);
+    }
+    for stack in stacks {
+        places(stack);
+    }
+    println!("  all the faults       tests/mock/README.md");
+}
+
+fn show(one: &Try, shows: &str, stack: &Stack) {
+    let url = stack.envoy.url(one.path);
+    let json = "-H 'content-type: application/json'";
+    println!("  # {shows}");
+    println!("  curl {} {url} {json} \\", one.options);
+    println!("   {} -d '{}'\n", one.header, one.body);
+}
+
+fn places(stack: &Stack) {
     let admin = stack.admin;
+    println!("  With dispatch: {}", stack.dispatch.name());
     println!("  Envoy's admin page   http://{admin}/");
     println!("  the filter's counts  http://{admin}/stats?filter=ai_fallback");
     println!("  what a service got   as JSON:");
@@ -72,7 +106,7 @@ pub fn explain(stack: &Stack) {
         let url = service.url("/__requests");
         println!("    {:9}          {url}", service.name());
     }
-    println!("  all the faults       tests/mock/README.md");
+    println!();
 }
 
 /// Waits until `make` ends without a signal to us (`kill -9`). Whoever starts the demo by hand is taken for `make`.

@@ -11,6 +11,7 @@ pub struct Group {
 }
 
 /// One request.
+#[derive(Clone, Copy)]
 pub struct Row {
     pub api: Api,
     pub model: &'static str,
@@ -25,8 +26,8 @@ pub struct Row {
     pub tried: &'static str,
     /// The client's answer: its status, and who made it.
     pub answer: (u16, &'static str),
-    /// The client must have the first chunk before the service has sent the last.
-    pub live: bool,
+    /// Whether the client must have the first chunk before the service has sent the last, or must not; `None`: either.
+    pub live: Option<bool>,
     /// The answer must break off before its end.
     pub breaks: bool,
     /// The body of the answer must hold this. It is shown.
@@ -86,7 +87,7 @@ const CHAT: Row = Row {
     body: None,
     tried: "openai;200",
     answer: (200, "openai"),
-    live: false,
+    live: None,
     breaks: false,
     says: None,
     models: None,
@@ -103,6 +104,35 @@ const STREAM: Row = Row {
     ..FALLBACK
 };
 
+/// What a service is told that sends a stream of [`CHUNKS`], [`GAP_MS`] apart. The mock adds three chunks to those
+/// of the text: the role, the end, and `[DONE]`.
+const PACED: &str = "first=50,chunks=37,gap=20";
+pub const CHUNKS: usize = 40;
+pub const GAP_MS: u64 = 20;
+
+/// What the dispatch modes are compared by: streams that come by fallback.
+pub const COMPARED: [Row; 2] = [
+    Row {
+        wrong: "openai: 503",
+        headers: &[("x-mock-openai", "503"), ("x-mock-qwen", PACED)],
+        tried: "openai;503, qwen;200",
+        ..STREAM
+    },
+    Row {
+        wrong: "openai sends headers, then nothing",
+        headers: &[("x-mock-openai", "silence"), ("x-mock-qwen", PACED)],
+        tried: "openai;first_packet_timeout, qwen;200",
+        ..STREAM
+    },
+];
+
+/// The same stream from `qwen` itself.
+pub const DIRECT: Row = Row {
+    wrong: "nothing: qwen asked without a gateway",
+    headers: &[("x-mock-qwen", PACED)],
+    ..STREAM
+};
+
 pub const GROUPS: &[Group] = &[
     Group {
         title: "Nothing is wrong: the filter stays out of the way",
@@ -112,7 +142,7 @@ pub const GROUPS: &[Group] = &[
                 stream: true,
                 wrong: "nothing; each piece is passed on as it comes",
                 headers: &[("x-mock-openai", "chunks=4,gap=150")],
-                live: true,
+                live: Some(true),
                 ..CHAT
             },
         ],

@@ -19,20 +19,36 @@ const UNPLUGGED: &str = "unplugged";
 pub const FIRST_PACKET_TIMEOUT_MS: u64 = 500;
 pub const REQUEST_TIMEOUT_MS: u64 = 1500;
 
+/// The filter's dispatch mode.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Dispatch {
+    Callout,
+    Router,
+}
+
+impl Dispatch {
+    pub fn name(self) -> &'static str {
+        match self {
+            Dispatch::Callout => "callout",
+            Dispatch::Router => "router",
+        }
+    }
+}
+
 /// Where everything listens, on 127.0.0.1.
 #[derive(Clone, Copy)]
 pub enum Ports {
     /// On any free port.
     Any,
-    /// The gateway on 18000, Envoy's admin page on 18001, and the services, in order, from 18002 on.
-    Fixed,
+    /// The gateway on this port, Envoy's admin page on the next, and then the services, in order.
+    From(u16),
 }
 
 impl Ports {
     fn addr(self, nth: u16) -> SocketAddr {
         let port = match self {
             Ports::Any => 0,
-            Ports::Fixed => 18000 + nth,
+            Ports::From(first) => first + nth,
         };
         (Ipv4Addr::LOCALHOST, port).into()
     }
@@ -41,8 +57,7 @@ impl Ports {
 /// Everything that runs. It ends when this is dropped.
 pub struct Stack {
     pub envoy: Envoy,
-    /// The filter's dispatch mode.
-    pub dispatch: &'static str,
+    pub dispatch: Dispatch,
     pub services: Vec<Mock>,
     /// Envoy's admin page; port 0 stands for any.
     pub admin: SocketAddr,
@@ -51,8 +66,8 @@ pub struct Stack {
 
 impl Stack {
     /// Starts all. Errors: a port is taken. Panics with Envoy's log where Envoy does not come up.
-    pub fn start(dispatch: &'static str, ports: Ports) -> io::Result<Stack> {
-        let gateway = free(ports.addr(0))?;
+    pub fn start(dispatch: Dispatch, ports: Ports) -> io::Result<Stack> {
+        let listener = free(ports.addr(0))?;
         let admin = free(ports.addr(1))?;
         let services = SERVICES.iter().zip(2..).map(|(name, nth)| {
             let addr = ports.addr(nth);
@@ -63,13 +78,13 @@ impl Stack {
         let unplugged = Refused::on(addr).map_err(|error| taken(addr, &error))?;
 
         let clusters = services.iter().map(|mock| (mock.name(), mock.addr()));
-        let config = clusters
+        let gateway = clusters
             .chain([(UNPLUGGED, unplugged.addr())])
             .fold(new_gateway(dispatch), |gateway, (name, addr)| {
                 gateway.cluster(Cluster::new(name, addr))
             });
         Ok(Stack {
-            envoy: Envoy::start(&at(gateway, admin, &config)),
+            envoy: Envoy::start(&bootstrap(dispatch, &gateway, listener, admin)),
             dispatch,
             services,
             admin,
@@ -89,36 +104,48 @@ impl Stack {
     }
 }
 
-fn new_gateway(dispatch: &str) -> Gateway {
-    Gateway::new()
+fn new_gateway(dispatch: Dispatch) -> Gateway {
+    let gateway = Gateway::new()
         .plugin(plugin(dispatch))
         .filter_after(rate_limit())
-        .manager(json!({
-            "route_config": {"virtual_hosts": [routes()]},
-            // How soon a client sees that its answer has broken off. Envoy's default is 1 s.
-            "delayed_close_timeout": "0.05s",
-        }))
+        // How soon a client sees that its answer has broken off. Envoy's default is 1 s.
+        .manager(json!({"delayed_close_timeout": "0.05s"}));
+    match dispatch {
+        Dispatch::Callout => gateway,
+        Dispatch::Router => gateway.router(),
+    }
 }
 
-/// With `dispatch: callout`, the route says where a request goes first.
-fn routes() -> Value {
-    let route = |matching: Value, cluster: &str| json!({"match": matching, "route": {"cluster": cluster, "timeout": "0s"}});
-    json!({
-        "name": "all",
-        "domains": ["*"],
-        "routes": [
-            route(json!({"prefix": "/", "headers": [{"name": UNPLUG, "present_match": true}]}), UNPLUGGED),
-            route(json!({"prefix": "/v1/messages"}), "anthropic"),
-            route(json!({"prefix": "/"}), "openai"),
-        ],
-        "rate_limits": [{"actions": [
-            {"request_headers": {"header_name": "x-tenant", "descriptor_key": "tenant"}},
-        ]}],
-    })
+/// Routes with this action, fitted to the request.
+fn routes(dispatch: Dispatch, action: &Value) -> Value {
+    let route = |matching: Value, cluster: &str| {
+        let mut action = action.clone();
+        match dispatch {
+            // The route says where a request goes first.
+            Dispatch::Callout => action["cluster"] = cluster.into(),
+            // The filter says it, and the route's matcher finds the cluster.
+            Dispatch::Router if cluster == UNPLUGGED => unplug(&mut action),
+            Dispatch::Router => {}
+        }
+        json!({"match": matching, "route": action})
+    };
+    let unplug = json!({"prefix": "/", "headers": [{"name": UNPLUG, "present_match": true}]});
+    json!([
+        route(unplug, UNPLUGGED),
+        route(json!({"prefix": "/v1/messages"}), "anthropic"),
+        route(json!({"prefix": "/"}), "openai"),
+    ])
+}
+
+/// Makes the route's matcher take the cluster where nothing listens for openai's.
+fn unplug(action: &mut Value) {
+    let specifier = &mut action["inline_cluster_specifier_plugin"]["extension"]["typed_config"];
+    let clusters = &mut specifier["cluster_matcher"]["matcher_tree"]["exact_match_map"]["map"];
+    clusters["openai"] = clusters[UNPLUGGED].clone();
 }
 
 /// The filter's configuration.
-fn plugin(dispatch: &str) -> Value {
+fn plugin(dispatch: Dispatch) -> Value {
     let mut services: Value = SERVICES
         .iter()
         .map(|&name| (name.to_owned(), json!({"cluster": name})))
@@ -130,7 +157,7 @@ fn plugin(dispatch: &str) -> Value {
     ]);
     let chat = "/v1/chat/completions";
     json!({
-        "dispatch": dispatch,
+        "dispatch": dispatch.name(),
         "services": services,
         // The first that matches counts.
         "model_apis": [
@@ -179,13 +206,19 @@ fn rate_limit() -> Value {
     }})
 }
 
-/// The bootstrap, with listener and admin page at these addresses.
-fn at(gateway: SocketAddr, admin: SocketAddr, config: &Gateway) -> String {
-    let mut bootstrap: Value = serde_json::from_str(&config.render()).expect("it renders JSON");
-    let port = |addr: SocketAddr| json!(addr.port());
-    bootstrap["admin"]["address"]["socket_address"]["port_value"] = port(admin);
-    bootstrap["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] =
-        port(gateway);
+/// The bootstrap, with the demo's routes, and with listener and admin page at these addresses.
+fn bootstrap(dispatch: Dispatch, gateway: &Gateway, at: SocketAddr, admin: SocketAddr) -> String {
+    let mut bootstrap: Value = serde_json::from_str(&gateway.render()).expect("it renders JSON");
+    bootstrap["admin"]["address"]["socket_address"]["port_value"] = admin.port().into();
+    let listener = &mut bootstrap["static_resources"]["listeners"][0];
+    listener["address"]["socket_address"]["port_value"] = at.port().into();
+
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    let host = &mut manager["route_config"]["virtual_hosts"][0];
+    host["routes"] = routes(dispatch, &host["routes"][0]["route"]);
+    host["rate_limits"] = json!([{"actions": [
+        {"request_headers": {"header_name": "x-tenant", "descriptor_key": "tenant"}},
+    ]}]);
     bootstrap.to_string()
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::ask::{Answer, Attempt};
 use crate::check::Tally;
-use crate::rows::Row;
-use crate::stack::{FIRST_PACKET_TIMEOUT_MS, REQUEST_TIMEOUT_MS, Stack};
+use crate::compare::Streamed;
+use crate::rows::{CHUNKS, GAP_MS, Row};
+use crate::stack::{Dispatch, FIRST_PACKET_TIMEOUT_MS, REQUEST_TIMEOUT_MS};
 
 const WIDTH: usize = 120;
 /// Between columns.
@@ -47,6 +48,20 @@ const COLUMNS: [Column; 10] = [
     left("", 5),
 ];
 
+const COMPARISON: [Column; 8] = [
+    left("what is wrong", 22),
+    left("dispatch", 8),
+    right("first", 6),
+    right("last", 6),
+    right("median", 6),
+    right("max", 6),
+    left("when", PICTURE),
+    left("", 5),
+];
+/// The columns of the picture of a stream, and how long each is.
+const PICTURE: usize = 30;
+const PICTURE_STEP_MS: u64 = 30;
+
 /// One cell: its lines.
 type Cell = Vec<(String, Style)>;
 
@@ -71,14 +86,9 @@ impl Table {
         }
     }
 
-    pub fn introduction(&self, stack: &Stack) {
-        println!();
-        let title = format!(
-            "AI Fallback in Envoy {}, dispatch: {}",
-            stack.envoy_version(),
-            stack.dispatch
-        );
-        println!("{}", self.paint(&title, Style::Bold));
+    pub fn introduction(&self, envoy_version: &str) {
+        let title = format!("AI Fallback in Envoy {envoy_version}");
+        println!("\n{}", self.paint(&title, Style::Bold));
         println!(
             "
 A client asks for a model. Envoy sends the request to the first service of its Model API. When that one fails, the
@@ -90,18 +100,68 @@ filter sends it to the next: the client sees a good answer, and two headers that
   embeddings    openai      local
 
 A stream must bring its first packet within {FIRST_PACKET_TIMEOUT_MS} ms, any request its answer within {REQUEST_TIMEOUT_MS} ms.
-The services are mocks that fail on purpose; Envoy, the filter and the requests are real.
+The services are mocks that fail on purpose; Envoy, the filter and the requests are real."
+        );
+    }
 
+    /// Opens the table of rows.
+    pub fn rows(&self) {
+        self.part("Part 1: what a fallback is made for, with dispatch: callout");
+        println!(
+            "
   tried, came to, ms   from the header x-ai-fallback-attempts
   client got           the status, and the service that answered; \"gateway\" where none did
   first, total         ms until the first byte of the body, and until its end
   ok                   the client, the headers and what the services received are all as they should be
 "
         );
-        let titles = COLUMNS
-            .each_ref()
-            .map(|column| vec![(column.title.to_owned(), Style::Bold)]);
-        self.cells(&titles);
+        self.titles(&COLUMNS);
+    }
+
+    /// Opens the table of streams.
+    pub fn comparison(&self) {
+        self.part("Part 2: a stream that comes by fallback, with dispatch: callout and with dispatch: router");
+        println!(
+            "
+A callout brings its answer whole, so the client waits for the end of it. With dispatch: router every chunk is passed on
+as it comes. The fallback, qwen, sends {CHUNKS} chunks, {GAP_MS} ms apart. At the client:
+
+  first, last          ms from when qwen sent its first chunk until the client had the first, and the last
+  median, max          ms between two chunks
+  when                 from when qwen sent its first chunk, {PICTURE_STEP_MS} ms a character; # where chunks came
+"
+        );
+        self.titles(&COMPARISON);
+    }
+
+    /// The same request, one stream a line.
+    pub fn compared(&self, wrong: &str, streams: &[Streamed]) {
+        let lines = |cell: &dyn Fn(&Streamed) -> String| plain(streams.iter().map(cell));
+        let verdicts = streams.iter().map(|stream| verdict(&stream.problems));
+        let none = Duration::ZERO;
+        println!();
+        self.cells(
+            &COMPARISON,
+            &[
+                plain(wrap(wrong, COMPARISON[0].width)),
+                lines(&|stream| stream.by.to_owned()),
+                lines(&|stream| tenths(*stream.chunks.first().unwrap_or(&none))),
+                lines(&|stream| tenths(*stream.chunks.last().unwrap_or(&none))),
+                lines(&|stream| tenths(stream.spacing().0)),
+                lines(&|stream| tenths(stream.spacing().1)),
+                lines(&|stream| picture(&stream.chunks)),
+                verdicts.collect(),
+            ],
+        );
+        for stream in streams {
+            for problem in &stream.problems {
+                self.note(&format!("{}: {problem}", stream.by), Style::Bad);
+            }
+        }
+    }
+
+    fn part(&self, title: &str) {
+        println!("\n\n{}", self.paint(title, Style::Bold));
     }
 
     pub fn heading(&self, title: &str) {
@@ -109,15 +169,11 @@ The services are mocks that fail on purpose; Envoy, the filter and the requests 
     }
 
     pub fn row(&self, number: usize, row: &Row, answer: &Answer, problems: &[String]) {
-        let verdict = match problems {
-            [] => ("ok".to_owned(), Style::Good),
-            _ => ("WRONG".to_owned(), Style::Bad),
-        };
         let attempts = |cell: fn(&Attempt) -> (String, Style)| -> Cell {
             answer.attempts.iter().map(cell).collect()
         };
         let first = answer.first.map_or_else(|| "-".to_owned(), millis);
-        self.cells(&[
+        let cells = [
             plain([number.to_string()]),
             plain(asked(row)),
             plain(wrap(row.wrong, COLUMNS[2].width)),
@@ -127,8 +183,9 @@ The services are mocks that fail on purpose; Envoy, the filter and the requests 
             client_got(answer),
             plain([first]),
             plain([millis(answer.total)]),
-            vec![verdict],
-        ]);
+            vec![verdict(problems)],
+        ];
+        self.cells(&COLUMNS, &cells);
         if let Some(models) = row.models {
             self.note(&format!("models sent: {models}"), Style::Dim);
         }
@@ -141,19 +198,34 @@ The services are mocks that fail on purpose; Envoy, the filter and the requests 
     }
 
     pub fn summary(&self, tally: &Tally, took: Duration) {
+        println!(
+            "\n{}, in {:.1} s. The first attempt failed in {} requests; {} of them got a good answer all the same.",
+            self.as_expected(tally),
+            took.as_secs_f64(),
+            tally.failed,
+            tally.saved,
+        );
+    }
+
+    /// For the rows that are only shown where something is wrong.
+    pub fn quiet_summary(&self, dispatch: Dispatch, tally: &Tally, took: Duration) {
+        println!(
+            "\nThe {} requests of part 1 again, with dispatch: {}: {}, in {:.1} s.",
+            tally.rows,
+            dispatch.name(),
+            self.as_expected(tally),
+            took.as_secs_f64(),
+        );
+    }
+
+    fn as_expected(&self, tally: &Tally) -> String {
         let style = if tally.is_good() {
             Style::Good
         } else {
             Style::Bad
         };
         let good = format!("{} of {} as expected", tally.rows - tally.wrong, tally.rows);
-        println!(
-            "\n{}, in {:.1} s. The first attempt failed in {} requests; {} of them got a good answer all the same.",
-            self.paint(&good, style),
-            took.as_secs_f64(),
-            tally.failed,
-            tally.saved,
-        );
+        self.paint(&good, style)
     }
 
     /// Something worth a look, under its row.
@@ -168,10 +240,15 @@ The services are mocks that fail on purpose; Envoy, the filter and the requests 
         }
     }
 
-    fn cells(&self, cells: &[Cell; COLUMNS.len()]) {
+    fn titles<const N: usize>(&self, columns: &[Column; N]) {
+        let title = |column: &Column| vec![(column.title.to_owned(), Style::Bold)];
+        self.cells(columns, &columns.each_ref().map(title));
+    }
+
+    fn cells<const N: usize>(&self, columns: &[Column; N], cells: &[Cell; N]) {
         let lines = cells.iter().map(Vec::len).max().unwrap_or(0);
         for line in 0..lines {
-            let cells = cells.iter().zip(&COLUMNS);
+            let cells = cells.iter().zip(columns);
             let cells = cells.map(|(cell, column)| self.cell(cell.get(line), column));
             println!("{}", cells.collect::<Vec<_>>().join(GAP).trim_end());
         }
@@ -233,12 +310,34 @@ fn outcome_style(outcome: &str) -> Style {
     }
 }
 
+fn verdict(problems: &[String]) -> (String, Style) {
+    match problems {
+        [] => ("ok".to_owned(), Style::Good),
+        _ => ("WRONG".to_owned(), Style::Bad),
+    }
+}
+
+/// `#` where a chunk came, `.` where none did, up to the last. What came later stands at the end.
+fn picture(chunks: &[Duration]) -> String {
+    let column = |at: &Duration| (at.as_millis() / u128::from(PICTURE_STEP_MS)) as usize;
+    let columns = chunks.iter().map(|at| column(at).min(PICTURE - 1));
+    let columns: Vec<usize> = columns.collect();
+    let width = columns.last().map_or(0, |last| last + 1);
+    (0..width)
+        .map(|column| if columns.contains(&column) { '#' } else { '.' })
+        .collect()
+}
+
 fn plain(lines: impl IntoIterator<Item = String>) -> Cell {
     lines.into_iter().map(|line| (line, Style::Plain)).collect()
 }
 
 fn millis(time: Duration) -> String {
     time.as_millis().to_string()
+}
+
+fn tenths(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64() * 1000.0)
 }
 
 /// Lines of at most `width` characters, broken at spaces.

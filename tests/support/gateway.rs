@@ -197,6 +197,7 @@ impl Gateway {
         let attempt = self.render_ours("ai_fallback_attempt", plugin);
         let with_attempt = |cluster: &Value| {
             Cluster(cluster.clone())
+                .named_by_host(&plugin["value"]["services"])
                 .first_http_filter(attempt.clone())
                 .with(json!({
                     "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
@@ -298,6 +299,29 @@ impl Cluster {
             "typed_config": {"@type": type_url("filters.http.upstream_codec.v3.UpstreamCodec")},
         });
         self.http_options()["http_filters"] = filters.iter().cloned().chain([codec]).collect();
+        self
+    }
+
+    /// With `auto_sni`, the name for TLS is the authority of the first attempt, for all of them (Envoy 1.39 and 1.40). So it
+    /// is the host's here, as in `envoy/router.yaml`: the authority of the service in this cluster.
+    fn named_by_host(mut self, services: &Value) -> Cluster {
+        let mut services = services.as_object().into_iter().flat_map(Map::values);
+        let service = services.find(|service| service["cluster"] == self.0["name"]);
+        let authority = service
+            .map(|service| service["authority"].clone())
+            .unwrap_or_default();
+        if authority.is_null() || self.0.get("transport_socket").is_none() {
+            return self;
+        }
+        self.0["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["hostname"] =
+            authority;
+        merge(
+            &mut self.0["transport_socket"]["typed_config"],
+            json!({"auto_host_sni": true, "auto_sni_san_validation": true}),
+        );
+        if let Some(options) = self.http_options().as_object_mut() {
+            options.remove("upstream_http_protocol_options");
+        }
         self
     }
 
