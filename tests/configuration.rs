@@ -71,7 +71,7 @@ fn one_mistake_is_one_line() {
         (with(r#""max_body_bytes": "1MB""#), "max_body_bytes: wrong type (got a string; expected an integer from 1 to 268435456)"),
         (with(r#""max_body_bytes": 0"#), "max_body_bytes: out of range (got 0; expected an integer from 1 to 268435456)"),
         (with(r#""max_body_bytes": 268435457"#), "max_body_bytes: out of range (got 268435457; expected an integer from 1 to 268435456)"),
-        (with(r#""max_body_bytes": 1e300"#), "max_body_bytes: out of range (got 1e300; expected an integer from 1 to 268435456)"),
+        (with(r#""max_body_bytes": 1e300"#), "max_body_bytes: out of range (got 1e+300; expected an integer from 1 to 268435456)"),
         (with(r#""max_body_bytes": 0.5"#), "max_body_bytes: not an integer (got 0.5; expected an integer from 1 to 268435456)"),
         // Services.
         (format!("{{{MODEL_APIS}}}"), "services: required field is missing (got nothing; expected an object of services by name, at least one)"),

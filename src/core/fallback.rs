@@ -18,12 +18,11 @@
 //! filter judges each. What comes out at the end is either settled already, or an answer that the
 //! router did not get past; from there it goes on as in `dispatch: callout`.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::config::Fallback;
 use super::outcome::{Judge, Origin, Outcome};
 use super::plan::{Plan, Step};
+use super::trail::Trail;
 
 /// Envoy's timers may be early by the length of one turn of its event loop.
 const TIMER_SLACK: Duration = Duration::from_millis(20);
@@ -40,9 +39,9 @@ pub struct Exchange {
     attempt: usize,
     began: Duration,
     attempt_began: Duration,
-    /// The attempts that Envoy's router has made, as the attempt filters wrote them down.
-    routed_trail: String,
-    trail: Vec<Tried>,
+    trail: Trail,
+    /// How the last attempt of the trail ended.
+    last: Option<Outcome>,
 }
 
 #[derive(Debug)]
@@ -51,14 +50,6 @@ enum State {
     /// With the time it has, where there is a limit.
     Called(Option<Duration>),
     Over,
-}
-
-/// An attempt that has ended.
-#[derive(Debug, Clone, Copy)]
-struct Tried {
-    attempt: usize,
-    outcome: Outcome,
-    took: Duration,
 }
 
 /// What happened.
@@ -142,8 +133,8 @@ impl Exchange {
             attempt: 0,
             began: now,
             attempt_began: now,
-            routed_trail: String::new(),
-            trail: Vec::new(),
+            trail: Trail::default(),
+            last: None,
         }
     }
 
@@ -158,20 +149,15 @@ impl Exchange {
     /// Takes over from Envoy's router, which made so many attempts. `trail` has what the attempt
     /// filters wrote down: the last attempt may be missing there, when it has not quite ended. Where
     /// it is there, its outcome is returned.
-    pub fn take_over(&mut self, mut trail: String, made: usize) -> Option<Outcome> {
-        let mut ended = None;
-        if trail_entries(&trail).count() >= made
-            && let Some((start, last)) = split_last_entry(&trail)
-        {
-            ended = last.split(';').nth(1).and_then(Outcome::parse);
-            trail.truncate(start);
-        }
-        self.attempt = self
-            .plan
-            .nth(trail_entries(&trail).count())
-            .unwrap_or(self.attempt);
-        self.attempt_began = self.began + trail_entries(&trail).map(took).sum::<Duration>();
-        self.routed_trail = trail;
+    pub fn take_over(&mut self, mut trail: Trail, made: usize) -> Option<Outcome> {
+        let ended = if trail.len() >= made {
+            trail.pop()
+        } else {
+            None
+        };
+        self.attempt = self.plan.nth(trail.len()).unwrap_or(self.attempt);
+        self.attempt_began = self.began + trail.took();
+        self.trail = trail;
         ended
     }
 
@@ -296,39 +282,25 @@ impl Exchange {
         &self.plan.api().name
     }
 
-    /// Every attempt in order, as `x-ai-fallback-attempts` shows it: `openai;503;12ms, qwen;200;840ms`.
+    /// Every attempt that has ended.
     #[must_use]
-    pub fn trail(&self) -> String {
-        let mut text = self.routed_trail.clone();
-        for tried in &self.trail {
-            let Some(step) = self.plan.step(tried.attempt) else {
-                continue;
-            };
-            append_attempt(&mut text, step, tried.outcome, tried.took);
-        }
-        text
+    pub fn trail(&self) -> &Trail {
+        &self.trail
     }
 
-    /// The service that gave the answer, where a named one did.
+    /// The service that gave the answer, where a named one did. Once [`is_over`](Self::is_over).
     #[must_use]
     pub fn answered_by(&self) -> Option<&str> {
-        let last = self
-            .trail
-            .last()
-            .filter(|tried| tried.outcome.is_from_service())?;
-        self.plan
-            .step(last.attempt)?
-            .service
-            .map(|service| service.name.as_str())
+        self.last.filter(|outcome| outcome.is_from_service())?;
+        self.current()?.service.map(|service| service.name.as_str())
     }
 
     fn ended(&mut self, now: Duration, outcome: Outcome) -> Effect {
         let took = now.saturating_sub(self.attempt_began);
-        self.trail.push(Tried {
-            attempt: self.attempt,
-            outcome,
-            took,
-        });
+        if let Some(step) = self.plan.step(self.attempt) {
+            self.trail.push(step, outcome, took);
+        }
+        self.last = Some(outcome);
         if let Some((next, timeout)) = self.next_after(now, outcome) {
             return self.call(now, next, timeout);
         }
@@ -383,8 +355,7 @@ impl Exchange {
 
     /// What a timeout of Envoy's router means.
     fn router_timeout(&self) -> Outcome {
-        let patience = self.plan.fallback().filter(|_| self.by_router);
-        let patience = patience.and_then(|rules| Patience::of(rules, self.stream));
+        let patience = self.plan.patience(self.stream).filter(|_| self.by_router);
         patience.map_or(Outcome::RequestTimeout, |patience| patience.outcome)
     }
 
@@ -413,66 +384,4 @@ impl Exchange {
             _ => false,
         }
     }
-}
-
-/// How long one attempt of Envoy's router may take to its first packet (a stream) or answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// The time.
-    pub time: Duration,
-    /// What it means when it is used up.
-    pub outcome: Outcome,
-}
-
-impl Patience {
-    /// The shorter of the timeouts that apply; `None` where none does.
-    #[must_use]
-    pub fn of(fallback: &Fallback, stream: bool) -> Option<Self> {
-        let first_packet = fallback.first_packet_timeout.filter(|_| stream);
-        [
-            (first_packet, Outcome::FirstPacketTimeout),
-            (fallback.request_timeout, Outcome::RequestTimeout),
-        ]
-        .into_iter()
-        .filter_map(|(time, outcome)| {
-            Some(Self {
-                time: time?,
-                outcome,
-            })
-        })
-        .min_by_key(|patience| patience.time)
-    }
-}
-
-/// Adds an attempt to a trail.
-pub fn append_attempt(trail: &mut String, step: Step<'_>, outcome: Outcome, took: Duration) {
-    let separator = if trail.is_empty() { "" } else { ", " };
-    // Writing to a String cannot fail.
-    let _ = write!(
-        trail,
-        "{separator}{};{outcome};{}ms",
-        step.name(),
-        took.as_millis()
-    );
-}
-
-fn trail_entries(trail: &str) -> impl Iterator<Item = &str> {
-    trail.split(", ").filter(|entry| !entry.is_empty())
-}
-
-/// The last entry of a trail, and where what comes before it ends.
-fn split_last_entry(trail: &str) -> Option<(usize, &str)> {
-    match trail.rsplit_once(", ") {
-        Some((before, last)) => Some((before.len(), last)),
-        None => (!trail.is_empty()).then_some((0, trail)),
-    }
-}
-
-/// The time that an entry of a trail tells: `openai;503;12ms`.
-fn took(entry: &str) -> Duration {
-    let millis = entry
-        .rsplit(';')
-        .next()
-        .and_then(|time| time.strip_suffix("ms")?.parse().ok());
-    Duration::from_millis(millis.unwrap_or_default())
 }

@@ -12,3 +12,4 @@ pub mod plan;
 pub mod reply;
 pub mod request;
 pub mod sse;
+pub mod trail;

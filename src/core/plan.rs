@@ -1,8 +1,10 @@
 //! Which services, in which order, for one request.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::config::{Fallback, ModelApi, ModelChoice, Service};
+use super::outcome::Outcome;
 
 /// The attempts that one request may make: number 0 is the primary, the fallback services follow in
 /// the order of their priority.
@@ -23,6 +25,15 @@ pub struct Step<'a> {
     pub model: Option<&'a str>,
 }
 
+/// How long an attempt may take to its first packet (a stream) or answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The time.
+    pub time: Duration,
+    /// What it means when it is used up.
+    pub outcome: Outcome,
+}
+
 impl Plan {
     /// A plan for a request to `api` that names `model`.
     #[must_use]
@@ -40,6 +51,27 @@ impl Plan {
     #[must_use]
     pub fn fallback(&self) -> Option<&Fallback> {
         self.api.fallback.as_ref()
+    }
+
+    /// How long one attempt of Envoy's router may take: the shorter of the timeouts that apply, or
+    /// `None` where none does. `stream`: the request asks for a stream.
+    #[must_use]
+    pub fn patience(&self, stream: bool) -> Option<Patience> {
+        let rules = self.fallback()?;
+        let first_packet = rules.first_packet_timeout.filter(|_| stream);
+        let timeouts = [
+            (first_packet, Outcome::FirstPacketTimeout),
+            (rules.request_timeout, Outcome::RequestTimeout),
+        ];
+        timeouts
+            .into_iter()
+            .filter_map(|(time, outcome)| {
+                Some(Patience {
+                    time: time?,
+                    outcome,
+                })
+            })
+            .min_by_key(|patience| patience.time)
     }
 
     /// The attempt with this number, or `None` past the end of the list.

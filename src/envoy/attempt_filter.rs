@@ -5,95 +5,26 @@
 //! first of the cluster's `http_filters`: what it takes for the client's headers must not hold what
 //! another filter added for this service.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashSet;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::answer;
+use super::attempts::Attempts;
 use super::host;
-use super::metrics::Metrics;
 use super::router::{self, NOT_MADE, RETRY_HEADER};
 use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::Config;
-use crate::core::fallback::{Patience, append_attempt};
 use crate::core::handoff::Handoff;
 use crate::core::outcome::{Judge, Origin, Outcome};
 use crate::core::plan::{Plan, Step};
 use crate::core::request::RequestBody;
+use crate::core::trail::Trail;
 
 /// Envoy's timers may be early by one turn of its event loop, and those are long under load.
 const CLOCK_SLACK: Duration = Duration::from_millis(10);
-
-/// What the attempt filters of one worker share.
-pub struct Attempts {
-    /// The checked configuration.
-    pub config: Config,
-    metrics: Metrics,
-    warned: Cell<bool>,
-    /// Primaries that were in their cluster.
-    checked: RefCell<HashSet<String>>,
-}
-
-impl Attempts {
-    /// For attempts at the services of `config`.
-    #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self {
-            config,
-            metrics: Metrics::define(),
-            warned: Cell::new(false),
-            checked: RefCell::default(),
-        }
-    }
-
-    /// Whether Envoy sent an attempt where the plan wants it. Tells once what is wrong if not: it is
-    /// the same for every request.
-    fn is_in_its_cluster(&self, step: Step<'_>) -> bool {
-        let Some(service) = step.service else {
-            return true;
-        };
-        if router::chosen_cluster() == service.cluster.as_bytes() {
-            return true;
-        }
-        if !self.warned.replace(true) {
-            log::error!(
-                "event=wrong_cluster service={} cluster={} sent_to={}: serving by callout; add the cluster to the \
-                 route's matcher (exact_match_map) and set refresh_cluster_on_retry in its retry policy",
-                service.name,
-                service.cluster,
-                String::from_utf8_lossy(&router::chosen_cluster())
-            );
-        }
-        false
-    }
-
-    /// Tells once that the plan is none that this filter could follow.
-    fn on_unknown_plan(&self) {
-        if !self.warned.replace(true) {
-            log::error!(
-                "event=other_configuration cluster={}: serving by callout; give ai_fallback_attempt the plugin \
-                 configuration that ai_fallback has",
-                String::from_utf8_lossy(&router::chosen_cluster())
-            );
-        }
-    }
-
-    /// The same for a primary. It costs a host call, so it is asked until it was right once.
-    fn was_in_its_cluster(&self, primary: Step<'_>) -> bool {
-        let Some(service) = primary.service else {
-            return true;
-        };
-        let mut checked = self.checked.borrow_mut();
-        if !checked.contains(&service.name) && self.is_in_its_cluster(primary) {
-            checked.insert(service.name.clone());
-        }
-        checked.contains(&service.name)
-    }
-}
 
 /// The filter of one attempt.
 pub struct AttemptFilter {
@@ -337,7 +268,11 @@ impl Attempt {
         self.answer = AnswerState::Settled;
         // Said by the service itself, it would make the router retry, or go past it to the client.
         host::remove_header(map, RETRY_HEADER);
-        host::set_header(map, ATTEMPTS_HEADER, self.trail(outcome, took).as_bytes());
+        host::set_header(
+            map,
+            ATTEMPTS_HEADER,
+            self.trail(outcome, took).as_str().as_bytes(),
+        );
         match self.plan.step(self.number).and_then(|step| step.service) {
             Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),
             None => host::remove_header(map, SERVICE_HEADER),
@@ -357,11 +292,7 @@ impl Attempt {
 
     /// What it means that no answer came.
     fn silence(&self) -> Outcome {
-        let patience = self
-            .plan
-            .fallback()
-            .and_then(|rules| Patience::of(rules, self.handoff.stream));
-        match patience {
+        match self.plan.patience(self.handoff.stream) {
             Some(patience) if self.took() + CLOCK_SLACK >= patience.time * 9 / 10 => {
                 patience.outcome
             }
@@ -369,14 +300,13 @@ impl Attempt {
         }
     }
 
-    fn trail(&self, outcome: Outcome, took: Duration) -> String {
-        let mut trail = if self.number == 0 {
-            String::new()
-        } else {
-            router::trail()
+    fn trail(&self, outcome: Outcome, took: Duration) -> Trail {
+        let mut trail = match self.number {
+            0 => Trail::default(),
+            _ => router::trail(),
         };
         if let Some(step) = self.plan.step(self.number) {
-            append_attempt(&mut trail, step, outcome, took);
+            trail.push(step, outcome, took);
         }
         trail
     }
@@ -394,7 +324,7 @@ impl Attempt {
         log::info!(
             "event=fallback api={} attempts=\"{}\" next={}",
             self.handoff.api_name,
-            router::trail(),
+            router::trail().as_str(),
             step.name()
         );
         let map = MapType::HttpRequestHeaders;

@@ -7,6 +7,7 @@
 
 mod answer;
 mod attempt_filter;
+mod attempts;
 mod deadlines;
 mod host;
 mod metrics;

@@ -13,7 +13,7 @@ use super::stream::{Original, Stream};
 use super::unread::Unread;
 use super::worker::Worker;
 use crate::core::config::Candidates;
-use crate::core::fallback::{Exchange, Patience};
+use crate::core::fallback::Exchange;
 use crate::core::fit::Header;
 use crate::core::handoff::Handoff;
 use crate::core::plan::{Plan, Step};
@@ -313,23 +313,20 @@ fn fit_headers(step: Step<'_>, head: &Incoming) {
 
 /// Leaves the attempts of a plan to Envoy's router and the attempt filters.
 fn hand_to_router(plan: &Plan, parsed: &RequestBody, edit: Option<&Edit>, head: &Incoming) {
-    if let Some(rules) = plan.fallback() {
-        let patience = Patience::of(rules, parsed.stream);
-        let added = edit.filter(|_| parsed.model.is_none());
-        let handoff = Handoff {
-            api: plan.api().index,
-            api_name: plan.api().name.clone(),
-            model: parsed.model.as_ref().map(|model| model.name.clone()),
-            stream: parsed.stream,
-            added: added.map_or(0..0, |edit| {
-                edit.span.start..edit.span.start + edit.text.len()
-            }),
-            body_len: edit.map_or(head.size, |edit| edit.len_after(head.size)),
-            original: head.headers.clone(),
-        };
-        let retries = std::iter::successors(plan.after(0), |&attempt| plan.after(attempt)).count();
-        router::hand_over(&handoff, retries, patience);
-    }
+    let added = edit.filter(|_| parsed.model.is_none());
+    let handoff = Handoff {
+        api: plan.api().index,
+        api_name: plan.api().name.clone(),
+        model: parsed.model.as_ref().map(|model| model.name.clone()),
+        stream: parsed.stream,
+        added: added.map_or(0..0, |edit| {
+            edit.span.start..edit.span.start + edit.text.len()
+        }),
+        body_len: edit.map_or(head.size, |edit| edit.len_after(head.size)),
+        original: head.headers.clone(),
+    };
+    let retries = std::iter::successors(plan.after(0), |&attempt| plan.after(attempt)).count();
+    router::hand_over(&handoff, retries, plan.patience(parsed.stream));
 }
 
 /// Tells the route's matcher the cluster of the primary. Without a named primary, the matcher's

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
-use super::attempt_filter::{AttemptFilter, Attempts};
+use super::attempt_filter::AttemptFilter;
+use super::attempts::Attempts;
 use super::host;
 use super::plugin_config;
 use super::request_filter::RequestFilter;

@@ -7,8 +7,9 @@
 use proxy_wasm::types::MapType;
 
 use super::host;
-use crate::core::fallback::Patience;
 use crate::core::handoff::Handoff;
+use crate::core::plan::Patience;
+use crate::core::trail::Trail;
 
 /// The cluster of the next attempt: the route's matcher reads `wasm.ai_fallback.cluster`.
 const CLUSTER: &[&str] = &["ai_fallback.cluster"];
@@ -70,15 +71,14 @@ pub fn handoff() -> Option<Handoff> {
 
 /// The attempts that have ended.
 #[must_use]
-pub fn trail() -> String {
-    host::property(TRAIL)
-        .and_then(|trail| String::from_utf8(trail).ok())
-        .unwrap_or_default()
+pub fn trail() -> Trail {
+    let text = host::property(TRAIL).and_then(|text| String::from_utf8(text).ok());
+    Trail::read(text.unwrap_or_default())
 }
 
 /// Writes down the attempts that have ended.
-pub fn set_trail(trail: &str) {
-    host::set_property(TRAIL, trail.as_bytes());
+pub fn set_trail(trail: &Trail) {
+    host::set_property(TRAIL, trail.as_str().as_bytes());
 }
 
 /// How many attempts Envoy's router has begun. To an attempt filter, its own is the last of them.

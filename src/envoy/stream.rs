@@ -286,7 +286,7 @@ impl Stream {
         log::info!(
             "event=fallback api={} attempts=\"{}\" next={}",
             self.exchange.api_name(),
-            self.exchange.trail(),
+            self.exchange.trail().as_str(),
             service.name
         );
         self.call = host::call(&service.cluster, &headers, body, timeout);
@@ -306,7 +306,11 @@ impl Stream {
     fn pass(&mut self) {
         self.original = None;
         let map = MapType::HttpResponseHeaders;
-        host::set_header(map, ATTEMPTS_HEADER, self.exchange.trail().as_bytes());
+        host::set_header(
+            map,
+            ATTEMPTS_HEADER,
+            self.exchange.trail().as_str().as_bytes(),
+        );
         match self.exchange.answered_by() {
             Some(service) => host::set_header(map, SERVICE_HEADER, service.as_bytes()),
             None => host::remove_header(map, SERVICE_HEADER),
@@ -323,7 +327,7 @@ impl Stream {
         answer.headers.retain(|(name, _)| {
             !fit::is_hop_by_hop(name) && !is_own(name) && !name.starts_with(':')
         });
-        answer.add(ATTEMPTS_HEADER, self.exchange.trail());
+        answer.add(ATTEMPTS_HEADER, self.exchange.trail().as_str().to_owned());
         if let Some(service) = self.exchange.answered_by() {
             answer.add(SERVICE_HEADER, service.to_owned());
         }

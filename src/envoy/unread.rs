@@ -11,9 +11,9 @@ use super::host;
 use super::metrics::Skip;
 use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::{ModelApi, Service};
-use crate::core::fallback::append_attempt;
 use crate::core::outcome::{Origin, Outcome};
 use crate::core::plan::Step;
+use crate::core::trail::Trail;
 
 /// One such request.
 pub struct Unread {
@@ -52,12 +52,11 @@ impl Unread {
             Origin::Transport => Outcome::Reset,
             Origin::Timeout => Outcome::RequestTimeout,
         };
-        let mut trail = String::new();
+        let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
-        append_attempt(&mut trail, self.step(), outcome, took);
-        trail.push(';');
-        trail.push_str(self.reason.label());
-        host::set_header(map, ATTEMPTS_HEADER, trail.as_bytes());
+        trail.push(self.step(), outcome, took);
+        trail.remark(self.reason.label());
+        host::set_header(map, ATTEMPTS_HEADER, trail.as_str().as_bytes());
         match self.service().filter(|_| outcome.is_from_service()) {
             Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),
             None => host::remove_header(map, SERVICE_HEADER),

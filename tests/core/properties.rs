@@ -5,6 +5,7 @@ use std::time::Duration;
 use ai_fallback::core::fallback::{Effect, Event};
 use ai_fallback::core::outcome::{Origin, Outcome};
 use ai_fallback::core::plan::Plan;
+use ai_fallback::core::trail::Trail;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -276,7 +277,7 @@ proptest! {
             let names = steps(&plan);
             let ended = if last_has_ended { made } else { made - 1 };
             let trail: Vec<String> = names[..ended].iter().map(|(name, _)| format!("{name};503;1ms")).collect();
-            let outcome = witness.rig.exchange.take_over(trail.join(", "), made);
+            let outcome = witness.rig.exchange.take_over(Trail::read(trail.join(", ")), made);
             prop_assert_eq!(outcome.is_some(), last_has_ended);
             witness.attempts = names[..made].to_vec();
         }

@@ -162,7 +162,7 @@ impl Rig {
     }
 
     pub fn trail(&self) -> String {
-        self.exchange.trail()
+        self.exchange.trail().as_str().to_owned()
     }
 }
 

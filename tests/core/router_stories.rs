@@ -1,7 +1,9 @@
 //! Requests whose attempts Envoy's router makes.
 
-use ai_fallback::core::fallback::{Effect, Event, Failure, Patience};
+use ai_fallback::core::fallback::{Effect, Event, Failure};
 use ai_fallback::core::outcome::{Origin, Outcome};
+use ai_fallback::core::plan::Patience;
+use ai_fallback::core::trail::Trail;
 use serde_json::{Value, json};
 
 use crate::rig::*;
@@ -17,7 +19,7 @@ fn routed(fallback: Value, stream: bool) -> Rig {
 }
 
 fn take_over(rig: &mut Rig, trail: &str, made: usize) -> Option<Outcome> {
-    rig.exchange.take_over(trail.to_owned(), made)
+    rig.exchange.take_over(Trail::read(trail.to_owned()), made)
 }
 
 #[test]
@@ -135,7 +137,7 @@ fn patience_is_the_shorter_timeout_that_applies() {
         ),
     ] {
         let plan = plan(to_with(&["b"], rules), None);
-        let patience = Patience::of(plan.fallback().unwrap(), stream);
+        let patience = plan.patience(stream);
         let expected = expected.map(|(time, outcome)| Patience {
             time: ms(time),
             outcome,

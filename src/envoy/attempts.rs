@@ -1,0 +1,80 @@
+//! What the attempt filters of one worker share, and what they say of a wrong configuration of Envoy.
+
+use std::cell::{Cell, RefCell};
+
+use hashbrown::HashSet;
+
+use super::metrics::Metrics;
+use super::router;
+use crate::core::config::Config;
+use crate::core::plan::Step;
+
+/// What the attempt filters of one worker share.
+pub struct Attempts {
+    /// The checked configuration.
+    pub config: Config,
+    /// The metrics.
+    pub metrics: Metrics,
+    warned: Cell<bool>,
+    /// Primaries that were in their cluster.
+    checked: RefCell<HashSet<String>>,
+}
+
+impl Attempts {
+    /// For attempts at the services of `config`.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            metrics: Metrics::define(),
+            warned: Cell::new(false),
+            checked: RefCell::default(),
+        }
+    }
+
+    /// Whether Envoy sent an attempt where the plan wants it. Tells once what is wrong if not: it is
+    /// the same for every request.
+    #[must_use]
+    pub fn is_in_its_cluster(&self, step: Step<'_>) -> bool {
+        let Some(service) = step.service else {
+            return true;
+        };
+        if router::chosen_cluster() == service.cluster.as_bytes() {
+            return true;
+        }
+        if !self.warned.replace(true) {
+            log::error!(
+                "event=wrong_cluster service={} cluster={} sent_to={}: serving by callout; add the cluster to the \
+                 route's matcher (exact_match_map) and set refresh_cluster_on_retry in its retry policy",
+                service.name,
+                service.cluster,
+                String::from_utf8_lossy(&router::chosen_cluster())
+            );
+        }
+        false
+    }
+
+    /// Tells once that the plan is none that this filter could follow.
+    pub fn on_unknown_plan(&self) {
+        if !self.warned.replace(true) {
+            log::error!(
+                "event=other_configuration cluster={}: serving by callout; give ai_fallback_attempt the plugin \
+                 configuration that ai_fallback has",
+                String::from_utf8_lossy(&router::chosen_cluster())
+            );
+        }
+    }
+
+    /// The same for a primary. It costs a host call, so it is asked until it was right once.
+    #[must_use]
+    pub fn was_in_its_cluster(&self, primary: Step<'_>) -> bool {
+        let Some(service) = primary.service else {
+            return true;
+        };
+        let mut checked = self.checked.borrow_mut();
+        if !checked.contains(&service.name) && self.is_in_its_cluster(primary) {
+            checked.insert(service.name.clone());
+        }
+        checked.contains(&service.name)
+    }
+}
