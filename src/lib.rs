@@ -5,14 +5,18 @@
 //!
 //! - [`core`] is pure. It knows what a request says (`request`), where it may go (`config`, `plan`),
 //!   what changes on the way there (`fit`), what an answer means (`outcome`, `sse`), what to do next
-//!   (`fallback`), and what to tell a client that gets no answer (`reply`). It has no host, no clock
-//!   and no log.
+//!   (`fallback`), what was tried (`trail`), what one filter tells another (`handoff`), and what to tell
+//!   a client that gets no answer (`reply`). It has no host, no clock and no log.
 //! - [`envoy`] is the adapter, and the only place that names `proxy_wasm`. It turns Envoy's callbacks
 //!   into events, and carries out the effects that the core decides on.
 //!
 //! A request in `dispatch: callout`: the request filter reads the body, and `Exchange::begin` starts.
 //! The request goes to its primary along Envoy's route. Its answer is held until `Exchange::step`
 //! says what it means: `Pass`, or `Call` the next service by a callout, and then `Deliver` its answer.
+//!
+//! In `dispatch: router` the request filter hands the plan to attempt filters, one for each attempt that
+//! Envoy's router makes. Each makes its attempt fit its service, and judges the answer before the router
+//! may pass it on. Where the router gets no further, the request filter goes on by callouts.
 //!
 //! One panic ends the VM of its worker, and every request on it. So nothing here may panic: the lints
 //! below and `clippy.toml` see to it.

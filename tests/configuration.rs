@@ -147,6 +147,10 @@ fn one_mistake_is_one_line() {
             r#"services.a.headers.X-AI-Fallback-Service: reserved header name (got "x-ai-fallback-service"; expected a header the filter does not set itself)"#,
         ),
         (
+            with_service(r#""cluster": "a", "headers": {"x-envoy-max-retries": "9"}"#),
+            r#"services.a.headers.x-envoy-max-retries: reserved header name (got "x-envoy-max-retries"; expected a header the filter does not set itself)"#,
+        ),
+        (
             with_service(r#""cluster": "a", "headers": {"x-team": "1", "X-Team": "2"}"#),
             r#"services.a.headers.x-team: duplicate header name (got "x-team"; expected each name once, in any case)"#,
         ),

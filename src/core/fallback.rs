@@ -21,11 +21,8 @@
 use std::time::Duration;
 
 use super::outcome::{Judge, Origin, Outcome};
-use super::plan::{Plan, Step};
+use super::plan::{Plan, Step, TIMER_SLACK};
 use super::trail::Trail;
-
-/// Envoy's timers may be early by the length of one turn of its event loop.
-const TIMER_SLACK: Duration = Duration::from_millis(20);
 
 /// One request, from its way to the primary up to the first byte of an answer.
 #[derive(Debug)]
@@ -33,8 +30,8 @@ pub struct Exchange {
     plan: Plan,
     state: State,
     stream: bool,
-    /// Envoy's router makes the attempts.
-    by_router: bool,
+    /// Envoy's router makes the attempts, and keeps the time of each.
+    router_keeps_time: bool,
     /// The attempt under way, or the last one.
     attempt: usize,
     began: Duration,
@@ -129,7 +126,7 @@ impl Exchange {
             plan,
             state: State::Routed(Judge::new(stream)),
             stream,
-            by_router: false,
+            router_keeps_time: false,
             attempt: 0,
             began: now,
             attempt_began: now,
@@ -142,7 +139,7 @@ impl Exchange {
     /// fallback to make.
     #[must_use]
     pub fn by_router(mut self) -> Self {
-        self.by_router = true;
+        self.router_keeps_time = true;
         self
     }
 
@@ -259,21 +256,27 @@ impl Exchange {
         matches!(self.state, State::Routed(_))
     }
 
-    /// Keeps the time of the attempt under way, which Envoy's router does not.
+    /// Keeps the time of the attempt under way, since Envoy's router turned out not to.
     pub fn keep_time(&mut self) {
-        self.by_router = false;
+        self.router_keeps_time = false;
     }
 
     /// Whether Envoy's router makes the attempts.
     #[must_use]
     pub fn is_by_router(&self) -> bool {
-        self.by_router
+        self.router_keeps_time
     }
 
     /// Whether the answer has been settled.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
+    }
+
+    /// Whether the attempt under way goes to the primary.
+    #[must_use]
+    pub fn is_at_primary(&self) -> bool {
+        self.attempt == 0
     }
 
     /// The Model API of the request, by name.
@@ -355,14 +358,17 @@ impl Exchange {
 
     /// What a timeout of Envoy's router means.
     fn router_timeout(&self) -> Outcome {
-        let patience = self.plan.patience(self.stream).filter(|_| self.by_router);
+        let patience = self
+            .plan
+            .patience(self.stream)
+            .filter(|_| self.router_keeps_time);
         patience.map_or(Outcome::RequestTimeout, |patience| patience.outcome)
     }
 
     /// Everything that is waited for: until when, and what it means if it does not come.
     fn waits(&self) -> impl Iterator<Item = (Duration, Outcome)> {
         let fallback = self.plan.fallback().filter(|_| self.is_routed());
-        let own = fallback.filter(|_| !self.by_router);
+        let own = fallback.filter(|_| !self.router_keeps_time);
         let request = own.and_then(|rules| Some(self.attempt_began + rules.request_timeout?));
         let total = fallback.and_then(|rules| Some(self.began + rules.total_timeout?));
         let first_packet = own

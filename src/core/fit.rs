@@ -29,6 +29,19 @@ const HOP_BY_HOP: [&str; 10] = [
     "http2-settings",
 ];
 
+/// By these a client that Envoy trusts could change how long Envoy's router waits, and how often it tries:
+/// they go before the timeout and the retries that the plan allows.
+pub const ROUTER_CONTROLS: [&str; 8] = [
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-max-retries",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-ms",
+];
+
 /// The prefix of the filter's own headers. A client cannot send them.
 const OWN_PREFIX: &str = "x-ai-fallback-";
 
@@ -118,7 +131,10 @@ impl<'a> Step<'a> {
     }
 
     fn replaces(&self, name: &str) -> bool {
-        self.withholds(name) || is_hop_by_hop(name) || self.sets(name)
+        self.withholds(name)
+            || self.sets(name)
+            || is_hop_by_hop(name)
+            || ROUTER_CONTROLS.contains(&name)
     }
 
     fn sets(&self, name: &str) -> bool {

@@ -50,15 +50,6 @@ impl Outcome {
         }
     }
 
-    /// Whether the attempt left an answer that can be given to the client.
-    #[must_use]
-    pub fn has_answer(self) -> bool {
-        !matches!(
-            self,
-            Self::Reset | Self::FirstPacketTimeout | Self::RequestTimeout
-        )
-    }
-
     /// Reads what [`Display`](fmt::Display) wrote. A status that was intercepted cannot be told.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -34,6 +34,20 @@ pub struct Patience {
     pub outcome: Outcome,
 }
 
+/// Envoy's timers may be early by the length of one turn of its event loop.
+pub const TIMER_SLACK: Duration = Duration::from_millis(20);
+
+impl Patience {
+    /// Whether an attempt that ended without an answer, after this time, was ended by the timeout.
+    ///
+    /// Turns are longer under load, so a tenth of the time is allowed for as well: an attempt that breaks
+    /// that late may be called a timeout, which changes no more than its name.
+    #[must_use]
+    pub fn is_used_up(&self, took: Duration) -> bool {
+        took + TIMER_SLACK + self.time / 10 >= self.time
+    }
+}
+
 impl Plan {
     /// A plan for a request to `api` that names `model`.
     #[must_use]

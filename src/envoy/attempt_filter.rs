@@ -23,9 +23,6 @@ use crate::core::plan::{Plan, Step};
 use crate::core::request::RequestBody;
 use crate::core::trail::Trail;
 
-/// Envoy's timers may be early by one turn of its event loop, and those are long under load.
-const CLOCK_SLACK: Duration = Duration::from_millis(10);
-
 /// The filter of one attempt.
 pub struct AttemptFilter {
     attempts: Rc<Attempts>,
@@ -293,9 +290,7 @@ impl Attempt {
     /// What it means that no answer came.
     fn silence(&self) -> Outcome {
         match self.plan.patience(self.handoff.stream) {
-            Some(patience) if self.took() + CLOCK_SLACK >= patience.time * 9 / 10 => {
-                patience.outcome
-            }
+            Some(patience) if patience.is_used_up(self.took()) => patience.outcome,
             _ => Outcome::Reset,
         }
     }

@@ -54,18 +54,7 @@ impl Attempts {
         false
     }
 
-    /// Tells once that the plan is none that this filter could follow.
-    pub fn on_unknown_plan(&self) {
-        if !self.warned.replace(true) {
-            log::error!(
-                "event=other_configuration cluster={}: serving by callout; give ai_fallback_attempt the plugin \
-                 configuration that ai_fallback has",
-                String::from_utf8_lossy(&router::chosen_cluster())
-            );
-        }
-    }
-
-    /// The same for a primary. It costs a host call, so it is asked until it was right once.
+    /// The same for a primary: asked until it was right once, since it costs a host call.
     #[must_use]
     pub fn was_in_its_cluster(&self, primary: Step<'_>) -> bool {
         let Some(service) = primary.service else {
@@ -76,5 +65,16 @@ impl Attempts {
             checked.insert(service.name.clone());
         }
         checked.contains(&service.name)
+    }
+
+    /// Tells once that the plan is none that this filter could follow.
+    pub fn on_unknown_plan(&self) {
+        if !self.warned.replace(true) {
+            log::error!(
+                "event=other_configuration cluster={}: serving by callout; give ai_fallback_attempt the plugin \
+                 configuration that ai_fallback has",
+                String::from_utf8_lossy(&router::chosen_cluster())
+            );
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Envoy counts ticks in milliseconds, and takes zero for off.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 
-/// Which stream is due when. While the table is empty there are no ticks.
+/// Which stream is due when, and when the next tick is. Ticks go on while there are deadlines or streams.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     due: BTreeSet<(Duration, u32)>,

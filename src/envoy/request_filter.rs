@@ -120,21 +120,25 @@ impl RequestFilter {
             return Action::Continue;
         };
         let plan = Plan::new(Rc::clone(api), model);
-        let primary = plan.step(0);
-        let edit = primary.and_then(|step| parsed.edit(step.model?));
-        if let Some(primary) = primary {
-            fit_headers(primary, &head);
-        }
-        if let Some(edit) = &edit {
-            fit_body(edit, &body, &head);
-        }
+        self.act(plan, parsed, body, head)
+    }
+
+    /// Sends the request to its primary, and keeps what a fallback may need.
+    fn act(&mut self, plan: Plan, parsed: RequestBody, body: Vec<u8>, head: Incoming) -> Action {
         self.worker.metrics.request();
         let by_router = self.worker.leaves_fallback_to_router() && plan.after(0).is_some();
-        if by_router {
-            hand_to_router(&plan, &parsed, edit.as_ref(), &head);
-        }
-        if let Some(primary) = plan.step(0).filter(|_| self.worker.by_router) {
-            choose_cluster(primary);
+        if let Some(primary) = plan.step(0) {
+            let edit = primary.model.and_then(|model| parsed.edit(model));
+            fit_headers(primary, &head);
+            if let Some(edit) = &edit {
+                fit_body(edit, &body, &head);
+            }
+            if by_router {
+                hand_to_router(&plan, &parsed, edit.as_ref(), &head);
+            }
+            if self.worker.by_router {
+                choose_cluster(primary);
+            }
         }
         let now = host::now();
         let exchange = Exchange::begin(now, plan, parsed.stream);
@@ -159,6 +163,13 @@ impl RequestFilter {
         );
         self.phase = Phase::Acting(self.worker.admit(now, self.id, stream));
         Action::Continue
+    }
+
+    fn rest_of_request(&self) -> Action {
+        match self.phase {
+            Phase::Answered => Action::Pause,
+            _ => Action::Continue,
+        }
     }
 }
 
@@ -237,15 +248,6 @@ impl Context for RequestFilter {
     }
 }
 
-impl RequestFilter {
-    fn rest_of_request(&self) -> Action {
-        match self.phase {
-            Phase::Answered => Action::Pause,
-            _ => Action::Continue,
-        }
-    }
-}
-
 /// The stream is gone: at its end, or since the client left.
 impl Drop for RequestFilter {
     fn drop(&mut self) {
@@ -266,8 +268,11 @@ impl Incoming {
 
     /// Why the body cannot be read, where that shows in the headers.
     fn unreadable(&self, max: usize, end: bool) -> Option<Skip> {
-        let encoding = self.header("content-encoding").unwrap_or(b"identity");
-        if !encoding.eq_ignore_ascii_case(b"identity") {
+        let mut encodings = self
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "content-encoding");
+        if encodings.any(|(_, value)| !value.eq_ignore_ascii_case(b"identity")) {
             return Some(Skip::Compressed);
         }
         if !self.header("content-type").map_or(!end, is_json) {

@@ -7,6 +7,7 @@
 use proxy_wasm::types::MapType;
 
 use super::host;
+use crate::core::fit::ROUTER_CONTROLS;
 use crate::core::handoff::Handoff;
 use crate::core::plan::Patience;
 use crate::core::trail::Trail;
@@ -23,16 +24,6 @@ pub const RETRY_HEADER: &str = "x-ai-fallback-retry";
 /// The attempt filter stopped the attempt before anything was sent.
 pub const NOT_MADE: &[u8] = b"not_made";
 
-/// By these a client could make Envoy's router retry where the plan does not, or try two at once.
-const ROUTERS_RETRY_HEADERS: [&str; 6] = [
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-retry-on",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-];
-
 /// Sends the request, or its next attempt, to a cluster.
 pub fn set_cluster(cluster: &str) {
     host::set_property(CLUSTER, cluster.as_bytes());
@@ -48,7 +39,7 @@ pub fn hand_over(handoff: &Handoff, retries: usize, patience: Option<Patience>) 
     host::set_property(PLAN, &handoff.encode());
     let map = MapType::HttpRequestHeaders;
     for (name, _) in &handoff.original {
-        if ROUTERS_RETRY_HEADERS.contains(&name.as_str()) {
+        if ROUTER_CONTROLS.contains(&name.as_str()) {
             host::remove_header(map, name);
         }
     }

@@ -137,7 +137,9 @@ impl Stream {
         // The router did not retry: a circuit breaker is open, or the body is larger than it keeps.
         if let Some(label) = host::header(map, RETRY_HEADER) {
             host::remove_header(map, RETRY_HEADER);
-            if label == NOT_MADE {
+            // An attempt before it may have ended unseen: then this one is no attempt of the plan.
+            let told = self.exchange.trail().len() + 1;
+            if label == NOT_MADE && told >= router::attempts_made() {
                 return self.on_event(&Event::NotMade);
             }
             let outcome = std::str::from_utf8(&label).ok().and_then(Outcome::parse);
@@ -282,13 +284,15 @@ impl Stream {
             .map(|edit| edit.apply(&original.body));
         let body = edited.as_deref().unwrap_or(&original.body);
         let headers = step.request_headers(&original.headers, body.len());
-        self.worker.metrics.fallback();
-        log::info!(
-            "event=fallback api={} attempts=\"{}\" next={}",
-            self.exchange.api_name(),
-            self.exchange.trail().as_str(),
-            service.name
-        );
+        if !self.exchange.is_at_primary() {
+            self.worker.metrics.fallback();
+            log::info!(
+                "event=fallback api={} attempts=\"{}\" next={}",
+                self.exchange.api_name(),
+                self.exchange.trail().as_str(),
+                service.name
+            );
+        }
         self.call = host::call(&service.cluster, &headers, body, timeout);
         let Some(token) = self.call else {
             log::warn!(
@@ -306,6 +310,9 @@ impl Stream {
     fn pass(&mut self) {
         self.original = None;
         let map = MapType::HttpResponseHeaders;
+        if self.worker.by_router {
+            host::remove_header(map, RETRY_HEADER);
+        }
         host::set_header(
             map,
             ATTEMPTS_HEADER,

@@ -9,6 +9,7 @@ use proxy_wasm::types::MapType;
 use super::answer;
 use super::host;
 use super::metrics::Skip;
+use super::router::RETRY_HEADER;
 use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::{ModelApi, Service};
 use crate::core::outcome::{Origin, Outcome};
@@ -56,6 +57,7 @@ impl Unread {
         let took = host::now().saturating_sub(self.began);
         trail.push(self.step(), outcome, took);
         trail.remark(self.reason.label());
+        host::remove_header(map, RETRY_HEADER);
         host::set_header(map, ATTEMPTS_HEADER, trail.as_str().as_bytes());
         match self.service().filter(|_| outcome.is_from_service()) {
             Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),

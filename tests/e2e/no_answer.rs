@@ -10,6 +10,7 @@ both_modes![
     where_the_last_service_is_not_reached_the_client_gets_502,
     where_the_last_service_resets_the_client_gets_502,
     where_the_last_service_takes_too_long_the_client_gets_504,
+    a_client_cannot_change_how_long_or_how_often_a_fallback_is_tried,
     the_502_and_504_have_the_shape_of_the_api_that_was_called,
     the_status_follows_the_last_attempt,
     a_body_that_is_no_json_object_gets_400,
@@ -81,6 +82,22 @@ async fn where_the_last_service_takes_too_long_the_client_gets_504(world: &World
         504,
         "alpha;request_timeout, beta;request_timeout",
     );
+}
+
+async fn a_client_cannot_change_how_long_or_how_often_a_fallback_is_tried(world: &World) {
+    // Envoy believes these of a client that it trusts.
+    let ask = world.ask("last-hangs").fault("alpha", "503");
+    let ask = ask.header("x-envoy-upstream-rq-timeout-ms", "0");
+    let answer = ask.fault("beta", "hang").send().await;
+    assert_no_answer(&answer, 504, "alpha;503, beta;request_timeout");
+
+    let ask = world.ask("last-hangs").fault("alpha", "reset");
+    let ask = ask
+        .header("x-envoy-retry-on", "5xx")
+        .header("x-envoy-max-retries", "3");
+    let answer = ask.fault("beta", "503").send().await;
+    answer.assert_failure_of("beta", 503, "alpha;reset, beta;503");
+    world.one_request(&world.beta, &answer);
 }
 
 async fn the_502_and_504_have_the_shape_of_the_api_that_was_called(world: &World) {

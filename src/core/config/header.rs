@@ -12,8 +12,15 @@ pub(super) type Header = (String, String);
 pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// Headers that follow from the request and its body, and are set by other means.
-const RESERVED: [&str; 3] = ["host", "content-length", "transfer-encoding"];
-const INTERNAL_PREFIX: &str = "x-ai-fallback-";
+const RESERVED: [&str; 5] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "traceparent",
+    "tracestate",
+];
+/// The filter's own, and those by which Envoy's router is told what to do.
+const RESERVED_PREFIXES: [&str; 3] = [":", "x-ai-fallback-", "x-envoy-"];
 const EXPECTED_VALUE: &str = "text without control characters";
 
 /// The headers to set on requests to a service, sorted by name.
@@ -23,8 +30,10 @@ pub(super) fn read_set(
     problems: &mut Problems,
 ) -> Option<Vec<Header>> {
     read(item, problems, |name, item, problems| {
-        let reserved =
-            RESERVED.contains(&name) || name.starts_with(':') || name.starts_with(INTERNAL_PREFIX);
+        let reserved = RESERVED.contains(&name)
+            || RESERVED_PREFIXES
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
         if reserved {
             return problems.report(
                 &item.path,
