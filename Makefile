@@ -16,6 +16,8 @@ PYTHON ?= python3
 TARGET := wasm32-wasip1
 WASM := build/ai_fallback.wasm
 WASM_MAX_BYTES := 500000
+# What depends on the version of Envoy.
+E2E := --test e2e --test edges --test demo_selftest --test support_selftest
 VENV := .venv/installed
 # In CI the lock file is what was tested, or the run fails.
 LOCKED := $(if $(CI),--locked)
@@ -44,7 +46,11 @@ test: lint size e2e-setup validate ## Run every check and test
 
 .PHONY: e2e
 e2e: e2e-setup validate ## Run only what depends on Envoy, for another version of it
-	cargo test $(LOCKED) --no-fail-fast --test e2e --test edges --test router --test demo_selftest --test support_selftest
+	@if $(ENVOY_BIN) --version | grep -Eq '/1\.3[0-8]\.'; then \
+	  echo "router mode needs Envoy 1.39: its tests are left out"; \
+	  cargo test $(LOCKED) --no-fail-fast $(E2E) -- --skip router:: --skip router_only:: && \
+	  cargo test $(LOCKED) --test router an_envoy_before_1_39; \
+	else cargo test $(LOCKED) --no-fail-fast $(E2E) --test router; fi
 
 .PHONY: demo
 demo: $(WASM) $(ENVOY_BIN) ## Show the filter at work (KEEP=1 leaves it up)

@@ -1,8 +1,9 @@
-//! Who made an answer, as Envoy lets us know it. Seen with Envoy 1.36, 1.39 and 1.40.
+//! Answers: who made one, as Envoy lets us know it, and one to give. Seen with Envoy 1.36, 1.39 and 1.40.
 
 use super::host;
 use crate::core::fit::Header;
 use crate::core::outcome::Origin;
+use crate::core::reply::Reply;
 
 /// Answers that Envoy's router makes since a service could not be reached, by the start of their
 /// `response.code_details`.
@@ -67,4 +68,32 @@ pub fn status(value: Option<&[u8]>) -> u16 {
     value
         .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
         .unwrap_or_default()
+}
+
+/// An answer to give to the client in place of the routed one.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: Vec<Header>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Adds a header.
+    pub fn add(&mut self, name: &str, value: String) {
+        self.headers.push((name.to_owned(), value.into_bytes()));
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        let headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
+        Self {
+            status: reply.status,
+            headers,
+            body: reply.body.into_bytes(),
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::answer::Answer;
 use super::host;
 use super::metrics::Skip;
 use super::router;
@@ -99,9 +100,9 @@ impl RequestFilter {
     fn refuse(&mut self, head: &Incoming, error: &BodyError) -> Action {
         self.worker.metrics.refused();
         let reply = Reply::new(Shape::of_path(&head.path), &Problem::Body(error));
-        let content_type = ("content-type".to_owned(), b"application/json".to_vec());
+        let answer = Answer::from(reply);
         self.phase = Phase::Answered;
-        host::reply(reply.status, &[content_type], reply.body.as_bytes());
+        host::reply(answer.status, &answer.headers, &answer.body);
         Action::Pause
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::answer;
+use super::answer::{self, Answer};
 use super::host::{self, Token};
 use super::router::{self, NOT_MADE, RETRY_HEADER};
 use super::worker::Worker;
@@ -40,13 +40,6 @@ struct Held {
     ended: bool,
     /// It ended with trailers.
     trailers: bool,
-}
-
-/// An answer to give to the client in place of the routed one.
-struct Answer {
-    status: u16,
-    headers: Vec<Header>,
-    body: Vec<u8>,
 }
 
 /// One stream.
@@ -369,23 +362,6 @@ impl Stream {
         let due = self.exchange.deadline();
         self.worker.change_deadline(now, self.id, self.due, due);
         self.due = due;
-    }
-}
-
-impl Answer {
-    fn add(&mut self, name: &str, value: String) {
-        self.headers.push((name.to_owned(), value.into_bytes()));
-    }
-}
-
-impl From<Reply> for Answer {
-    fn from(reply: Reply) -> Self {
-        let headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
-        Self {
-            status: reply.status,
-            headers,
-            body: reply.body.into_bytes(),
-        }
     }
 }
 
