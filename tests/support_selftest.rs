@@ -1,5 +1,7 @@
 //! The harness itself, on a real Envoy without the filter: what the other tests stand on must hold.
 
+#[path = "mock/mod.rs"]
+mod mock;
 mod support;
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use mock::Refused;
 use serde_json::json;
 use std::convert::Infallible;
 use std::io::Write;
@@ -15,7 +18,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use support::{Cluster, Envoy, Gateway, RefusedPort, eventually, wait_until};
+use support::{Cluster, Envoy, Gateway, eventually, wait_until};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, rustls};
@@ -69,7 +72,7 @@ async fn a_certificate_for_another_name_is_refused() {
 
 #[tokio::test]
 async fn refused_ports_and_clusters_that_lead_nowhere_give_503() {
-    let refused = RefusedPort::new();
+    let refused = Refused::reserve();
     for (cluster, why) in [
         (
             Cluster::new("refused", refused.addr()),
@@ -91,7 +94,7 @@ async fn refused_ports_and_clusters_that_lead_nowhere_give_503() {
 #[tokio::test]
 async fn filters_after_ours_and_the_options_of_route_and_listener_take_effect() {
     let envoy = Gateway::new()
-        .cluster(Cluster::new("first", RefusedPort::new().addr()))
+        .cluster(Cluster::new("first", Refused::reserve().addr()))
         .cluster(Cluster::new("second", plain_service()))
         .route(json!({"cluster": "second"}))
         .manager(json!({"server_name": "under-test"}))

@@ -1,9 +1,17 @@
 //! Answers: who made one, as Envoy lets us know it, and one to give. Seen with Envoy 1.36, 1.39 and 1.40.
 
+use proxy_wasm::types::MapType;
+
 use super::host;
 use crate::core::fit::Header;
 use crate::core::outcome::Origin;
 use crate::core::reply::Reply;
+use crate::core::trail::Trail;
+
+/// Who answered.
+pub const SERVICE_HEADER: &str = "x-ai-fallback-service";
+/// Every attempt in order.
+pub const ATTEMPTS_HEADER: &str = "x-ai-fallback-attempts";
 
 /// Answers that Envoy's router makes since a service could not be reached, by the start of their
 /// `response.code_details`.
@@ -68,6 +76,17 @@ pub fn status(value: Option<&[u8]>) -> u16 {
     value
         .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
         .unwrap_or_default()
+}
+
+/// Tells the client what was tried, and who gave the routed answer. Only while its headers are held.
+pub fn tell(trail: &Trail, service: Option<&str>) {
+    let map = MapType::HttpResponseHeaders;
+    host::set_header(map, ATTEMPTS_HEADER, trail.as_str().as_bytes());
+    match service {
+        Some(service) => host::set_header(map, SERVICE_HEADER, service.as_bytes()),
+        // The service may have sent one itself.
+        None => host::remove_header(map, SERVICE_HEADER),
+    }
 }
 
 /// An answer to give to the client in place of the routed one.

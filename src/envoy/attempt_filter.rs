@@ -11,11 +11,10 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::answer;
+use super::answer::{self, ATTEMPTS_HEADER, SERVICE_HEADER};
 use super::attempts::Attempts;
 use super::host;
 use super::router::{self, NOT_MADE, RETRY_HEADER};
-use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::Config;
 use crate::core::handoff::Handoff;
 use crate::core::outcome::{Judge, Origin, Outcome};
@@ -265,15 +264,9 @@ impl Attempt {
         self.answer = AnswerState::Settled;
         // Said by the service itself, it would make the router retry, or go past it to the client.
         host::remove_header(map, RETRY_HEADER);
-        host::set_header(
-            map,
-            ATTEMPTS_HEADER,
-            self.trail(outcome, took).as_str().as_bytes(),
-        );
-        match self.plan.step(self.number).and_then(|step| step.service) {
-            Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),
-            None => host::remove_header(map, SERVICE_HEADER),
-        }
+        let service = self.plan.step(self.number).and_then(|step| step.service);
+        let service = service.map(|service| service.name.as_str());
+        answer::tell(&self.trail(outcome, took), service);
         Action::Continue
     }
 

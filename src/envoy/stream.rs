@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::answer::{self, Answer};
+use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
 use super::host::{self, Token};
 use super::router::{self, NOT_MADE, RETRY_HEADER};
 use super::worker::Worker;
@@ -14,11 +14,6 @@ use crate::core::fit::{self, Header};
 use crate::core::outcome::{Origin, Outcome};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
-
-/// Who answered.
-pub const SERVICE_HEADER: &str = "x-ai-fallback-service";
-/// Every attempt in order.
-pub const ATTEMPTS_HEADER: &str = "x-ai-fallback-attempts";
 
 /// The request as the client sent it, kept while a fallback may need it.
 #[derive(Debug)]
@@ -302,19 +297,10 @@ impl Stream {
     /// Lets the routed answer go to the client.
     fn pass(&mut self) {
         self.original = None;
-        let map = MapType::HttpResponseHeaders;
         if self.worker.by_router {
-            host::remove_header(map, RETRY_HEADER);
+            host::remove_header(MapType::HttpResponseHeaders, RETRY_HEADER);
         }
-        host::set_header(
-            map,
-            ATTEMPTS_HEADER,
-            self.exchange.trail().as_str().as_bytes(),
-        );
-        match self.exchange.answered_by() {
-            Some(service) => host::set_header(map, SERVICE_HEADER, service.as_bytes()),
-            None => host::remove_header(map, SERVICE_HEADER),
-        }
+        answer::tell(self.exchange.trail(), self.exchange.answered_by());
     }
 
     /// Gives the client an answer in place of the routed one.

@@ -10,9 +10,8 @@ use super::answer;
 use super::host;
 use super::metrics::Skip;
 use super::router::RETRY_HEADER;
-use super::stream::{ATTEMPTS_HEADER, SERVICE_HEADER};
 use crate::core::config::{ModelApi, Service};
-use crate::core::outcome::{Origin, Outcome};
+use crate::core::outcome::{Judge, Outcome};
 use crate::core::plan::Step;
 use crate::core::trail::Trail;
 
@@ -47,22 +46,16 @@ impl Unread {
     pub fn on_response_headers(&self) {
         let map = MapType::HttpResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
-        let outcome = match answer::routed_origin(status) {
-            Origin::Service => Outcome::Status(status),
-            Origin::Gateway => Outcome::Intercepted(status),
-            Origin::Transport => Outcome::Reset,
-            Origin::Timeout => Outcome::RequestTimeout,
-        };
+        // Its headers are all that is judged: there is nothing to fall back to.
+        let outcome = Judge::new(false).on_headers(answer::routed_origin(status), status, false);
+        let outcome = outcome.unwrap_or(Outcome::Status(status));
         let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
         trail.push(self.step(), outcome, took);
         trail.remark(self.reason.label());
         host::remove_header(map, RETRY_HEADER);
-        host::set_header(map, ATTEMPTS_HEADER, trail.as_str().as_bytes());
-        match self.service().filter(|_| outcome.is_from_service()) {
-            Some(service) => host::set_header(map, SERVICE_HEADER, service.name.as_bytes()),
-            None => host::remove_header(map, SERVICE_HEADER),
-        }
+        let service = self.service().filter(|_| outcome.is_from_service());
+        answer::tell(&trail, service.map(|service| service.name.as_str()));
     }
 
     fn service(&self) -> Option<&Service> {

@@ -24,7 +24,6 @@ mod gateway;
 pub use envoy::Envoy;
 pub use gateway::{Cluster, Gateway, wasm_file};
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what should come true at once. Far more than a busy machine needs.
@@ -54,23 +53,5 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
             "still not so after {LIMIT:?}: {what}"
         );
         tokio::time::sleep(POLL).await;
-    }
-}
-
-/// A port that refuses every connection. Nothing else can be given it while this lives.
-pub struct RefusedPort(tokio::net::TcpSocket);
-
-impl RefusedPort {
-    pub fn new() -> RefusedPort {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        // Bound, but never listening.
-        socket
-            .bind((Ipv4Addr::LOCALHOST, 0).into())
-            .expect("a free port");
-        RefusedPort(socket)
-    }
-
-    pub fn addr(&self) -> SocketAddr {
-        self.0.local_addr().expect("the address of a bound socket")
     }
 }
