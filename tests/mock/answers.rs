@@ -117,36 +117,49 @@ pub fn whole(api: Api, said: &Said) -> Value {
     }
 }
 
+/// What is told of an error.
+pub struct Told<'a> {
+    pub message: &'a str,
+    /// In place of the one that goes with the status.
+    pub code: Option<&'a str>,
+    /// The same for the `type`.
+    pub kind: Option<&'a str>,
+}
+
 /// The body of an error status, as the provider of this API would write it.
-pub fn error(api: Api, status: u16, message: &str) -> Value {
+pub fn error(api: Api, status: u16, told: &Told<'_>) -> Value {
+    let message = told.message;
     if api == Api::Messages {
-        let kind = anthropic_kind(status);
+        let kind = told.kind.unwrap_or_else(|| anthropic_kind(status));
         return json!({
             "type": "error", "error": {"type": kind, "message": message},
             "request_id": "req_mock",
         });
     }
     let (kind, code) = openai_kind(status);
+    let (kind, code) = (told.kind.unwrap_or(kind), told.code.or(code));
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
 }
 
 /// The error event of a stream.
-pub fn error_event(api: Api, message: &str) -> String {
+pub fn error_event(api: Api, told: &Told<'_>) -> String {
     match api {
         Api::Messages => {
+            let kind = told.kind.unwrap_or("overloaded_error");
             let data = json!({
-                "type": "error", "error": {"type": "overloaded_error", "message": message},
+                "type": "error", "error": {"type": kind, "message": told.message},
             });
             format!("event: error\ndata: {data}\n\n")
         }
         Api::Responses => {
+            let code = told.code.unwrap_or("server_error");
             let data = json!({
-                "type": "error", "code": "server_error", "message": message, "param": null,
+                "type": "error", "code": code, "message": told.message, "param": null,
                 "sequence_number": 0,
             });
             format!("event: error\ndata: {data}\n\n")
         }
-        _ => format!("data: {}\n\n", error(api, 500, message)),
+        _ => format!("data: {}\n\n", error(api, 500, told)),
     }
 }
 

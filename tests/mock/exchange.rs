@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::answers::{self, Api, Said};
+use super::answers::{self, Api, Said, Told};
 use super::asked::Asked;
 use super::body::{self, Body, Broken, Parts};
 use super::record::{Ended, Exchange, Log, TEST_ID};
@@ -87,6 +87,11 @@ pub async fn answer(
         Err(why) => return Ok(bad_spec(&service, api, &why, exchange)),
     };
     let id = head.headers.get(TEST_ID).and_then(|id| id.to_str().ok());
+    let earlier = || service.log.count_of(id.unwrap_or_default());
+    let spec = match spec.times {
+        Some(times) if earlier() > times => Spec::default(),
+        _ => spec,
+    };
     let gate = service.gates.of(id.unwrap_or_default());
     // On HTTP/2 the stream alone is reset, not the connection that others share.
     let fuse = if head.version == Version::HTTP_2 {
@@ -131,10 +136,16 @@ async fn receive(mut incoming: Incoming, exchange: &Exchange) -> Result<(), Brok
 fn compose(service: &Service, api: Api, asked: &Asked, spec: &Spec) -> (Response<()>, Parts) {
     let status = spec.status.unwrap_or(200);
     let message = format!("{} failed on purpose", service.name);
+    let message = spec.message.as_deref().unwrap_or(&message);
+    let told = Told {
+        message,
+        code: spec.code.as_deref(),
+        kind: spec.kind.as_deref(),
+    };
     let streams = status < 400 && asked.stream() && api.streams();
     let error = match streams {
-        true => answers::error_event(api, &message),
-        false => answers::error(api, status, &message).to_string(),
+        true => answers::error_event(api, &told),
+        false => answers::error(api, status, &told).to_string(),
     };
     let chunks = if spec.empty {
         Vec::new()
@@ -239,7 +250,12 @@ fn bad_spec(service: &Service, api: Api, why: &str, exchange: Exchange) -> Respo
     let message = format!("{}: wrong fault spec: {why}", service.name);
     eprintln!("{message}");
     exchange.end(Ended::Completed);
-    json_answer(400, answers::error(api, 400, &message).to_string())
+    let told = Told {
+        message: &message,
+        code: None,
+        kind: None,
+    };
+    json_answer(400, answers::error(api, 400, &told).to_string())
 }
 
 fn json_answer(status: u16, text: String) -> Response<Body> {

@@ -184,6 +184,13 @@ impl Log {
             .collect()
     }
 
+    pub fn count_of(&self, id: &str) -> usize {
+        let state = self.state();
+        let mine = state.entries.values();
+        mine.filter(|entry| entry.header(TEST_ID) == Some(id))
+            .count()
+    }
+
     pub fn open(&self) -> usize {
         let state = self.state();
         let entries = state.entries.values();

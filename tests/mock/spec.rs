@@ -37,6 +37,14 @@ pub struct Spec {
     pub trailers: bool,
     /// `content-encoding: gzip`.
     pub gzip: bool,
+    /// Only the first so many requests of one `x-test-id` are answered like this, the others well.
+    pub times: Option<usize>,
+    /// `code` of the error that is told.
+    pub code: Option<String>,
+    /// `type` of the error that is told.
+    pub kind: Option<String>,
+    /// The message of the error that is told.
+    pub message: Option<String>,
 }
 
 /// What is done in place of an answer.
@@ -103,6 +111,10 @@ impl Spec {
             ("trailers", None) => self.trailers = true,
             ("gzip", None) => self.gzip = true,
             ("retry-after", Some(value)) => self.retry_after = Some(value.to_owned()),
+            ("code", Some(value)) => self.code = Some(value.to_owned()),
+            ("type", Some(value)) => self.kind = Some(value.to_owned()),
+            ("message", Some(value)) => self.message = Some(value.to_owned()),
+            ("times", Some(value)) => self.times = Some(number(value)?),
             ("delay", Some(value)) => self.delay = millis(value)?,
             ("first", Some(value)) => self.first = millis(value)?,
             ("gap", Some(value)) => self.gap = Some(millis(value)?),
