@@ -92,7 +92,7 @@ toolchain:
 	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-$(WASM): Cargo.toml Cargo.lock $(shell find src -name '*.rs') | toolchain
+$(WASM): .cargo/config.toml Cargo.toml Cargo.lock $(shell find src -name '*.rs') | toolchain
 	cargo build $(LOCKED) --release --lib --target $(TARGET)
 	@mkdir -p $(@D)
 	cp "$${CARGO_TARGET_DIR:-target}/$(TARGET)/release/ai_fallback.wasm" $@

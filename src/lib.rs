@@ -3,14 +3,16 @@
 //!
 //! Two halves, with one seam between them:
 //!
-//! - [`core`] is pure. It knows what a request says (`request`), where it may go (`config`, `plan`),
-//!   what changes on the way there (`fit`), what an answer means (`outcome`, `sse`), what to do next
-//!   (`fallback`), what was tried (`trail`), what one filter tells another (`handoff`), and what to tell
-//!   a client that gets no answer (`reply`). It has no host, no clock and no log.
+//! - [`core`] is pure. It knows what a request says and asks for (`request`, `wish`, `admission`), where it may
+//!   go (`config`, `plan`), what changes on the way there (`fit`), what an answer means (`judge`, `outcome`,
+//!   `sse`, `provider_error`) and how long to wait for it (`watch`), what was tried and what is next
+//!   (`progress`, `trail`), what to do (`fallback`), which services to skip (`cooldown`), what one filter tells
+//!   another (`handoff`), and what to tell a client that gets no answer (`reply`). It has no host, no clock and no
+//!   log.
 //! - [`envoy`] is the adapter, and the only place that names `proxy_wasm`. It turns Envoy's callbacks
 //!   into events, and carries out the effects that the core decides on.
 //!
-//! A request in `dispatch: callout`: the request filter reads the body, and `Exchange::begin` starts.
+//! A request in `dispatch: callout`: the request filter reads the body, and `Exchange::start` begins.
 //! The request goes to its primary along Envoy's route. Its answer is held until `Exchange::step`
 //! says what it means: `Pass`, or `Call` the next service by a callout, and then `Deliver` its answer.
 //!

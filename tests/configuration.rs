@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use ai_fallback::core::config::{Config, Credentials, Dispatch, ModelApi, ModelChoice, Node};
+use ai_fallback::core::config::{
+    ClientControls, ClientModels, Config, Credentials, Deliver, Dispatch, Fallback, ModelApi,
+    ModelChoice, Node, Retry, StatusSet, Target,
+};
+use ai_fallback::core::provider_error::{ErrorKind, ProviderError};
 
 const SERVICES: &str =
     r#""services": {"openai": {"cluster": "openai"}, "qwen": {"cluster": "qwen"}}"#;
@@ -51,6 +55,27 @@ fn with_fallback(fields: &str) -> String {
     ))
 }
 
+/// A configuration with an `access` that has these fields beside the default policy.
+fn with_access(fields: &str) -> String {
+    with(&format!(
+        r#""access": {{"identity_header": "x-team", "default_policy": {{}}, {fields}}}"#
+    ))
+}
+
+/// A configuration with an `access` whose default policy has these fields.
+fn with_policy(fields: &str) -> String {
+    with(&format!(
+        r#""access": {{"identity_header": "x-team", "default_policy": {{{fields}}}}}"#
+    ))
+}
+
+/// A configuration whose callers are told apart by this header.
+fn with_identity_header(json: &str) -> String {
+    with(&format!(
+        r#""access": {{"identity_header": {json}, "default_policy": {{}}}}"#
+    ))
+}
+
 /// Each bad configuration gives exactly this line.
 #[test]
 fn one_mistake_is_one_line() {
@@ -60,9 +85,9 @@ fn one_mistake_is_one_line() {
         ("{".into(), "$: not valid JSON (got EOF while parsing an object at line 1 column 1; expected a JSON object)"),
         (
             with(r#""dispach": "router""#),
-            "dispach: unknown field (got \"dispach\"; expected one of `dispatch`, `max_body_bytes`, `services`, `model_apis`; did you mean `dispatch`?)",
+            "dispach: unknown field (got \"dispach\"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`; did you mean `dispatch`?)",
         ),
-        (with(r#""a\nb": 1"#), r#"$["a\nb"]: unknown field (got "a\nb"; expected one of `dispatch`, `max_body_bytes`, `services`, `model_apis`)"#),
+        (with(r#""a\nb": 1"#), r#"$["a\nb"]: unknown field (got "a\nb"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`)"#),
         (with(r#""dispatch": "router", "dispatch": "router""#), r#"dispatch: duplicate key (got "dispatch" again; expected each key once)"#),
         (with(r#""dispatch": "calout""#), r#"dispatch: unknown value (got "calout"; expected one of "callout", "router"; did you mean "callout"?)"#),
         (with(r#""dispatch": "Router""#), r#"dispatch: unknown value (got "Router"; expected one of "callout", "router"; did you mean "router"?)"#),
@@ -73,6 +98,9 @@ fn one_mistake_is_one_line() {
         (with(r#""max_body_bytes": 268435457"#), "max_body_bytes: out of range (got 268435457; expected an integer from 1 to 268435456)"),
         (with(r#""max_body_bytes": 1e300"#), "max_body_bytes: out of range (got 1e+300; expected an integer from 1 to 268435456)"),
         (with(r#""max_body_bytes": 0.5"#), "max_body_bytes: not an integer (got 0.5; expected an integer from 1 to 268435456)"),
+        (with(r#""max_hops": -1"#), "max_hops: out of range (got -1; expected an integer from 0 to 100)"),
+        (with(r#""max_hops": 101"#), "max_hops: out of range (got 101; expected an integer from 0 to 100)"),
+        (with(r#""max_hops": "8""#), "max_hops: wrong type (got a string; expected an integer from 0 to 100)"),
         // Services.
         (format!("{{{MODEL_APIS}}}"), "services: required field is missing (got nothing; expected an object of services by name, at least one)"),
         (format!(r#"{{"services": {{}}, {MODEL_APIS}}}"#), "services: empty object (got {}; expected an object of services by name, at least one)"),
@@ -243,19 +271,35 @@ fn one_mistake_is_one_line() {
         (with_fallback(r#""only_backend_errors": 1"#), "model_apis[0].fallback.only_backend_errors: wrong type (got a number; expected true or false)"),
         (
             with_fallback(r#""on_status": []"#),
-            r#"model_apis[0].fallback.on_status: empty list (got []; expected a list of classes and codes, at least one)"#,
+            r#"model_apis[0].fallback.on_status: empty list (got []; expected a list of classes and codes, or one of "any", "availability")"#,
         ),
         (
             with_fallback(r#""on_status": "5xx""#),
-            r#"model_apis[0].fallback.on_status: wrong type (got a string; expected a list of classes and codes, at least one)"#,
+            r#"model_apis[0].fallback.on_status: unknown value (got "5xx"; expected a list of classes and codes, or one of "any", "availability")"#,
+        ),
+        (
+            with_fallback(r#""on_status": "Availabilty""#),
+            r#"model_apis[0].fallback.on_status: unknown value (got "Availabilty"; expected a list of classes and codes, or one of "any", "availability"; did you mean "availability"?)"#,
+        ),
+        (
+            with_fallback(r#""on_status": 503"#),
+            r#"model_apis[0].fallback.on_status: wrong type (got a number; expected a list of classes and codes, or one of "any", "availability")"#,
         ),
         (
             with_fallback(r#""on_status": ["4xx", "2xx"]"#),
-            r#"model_apis[0].fallback.on_status[1]: not a status (got "2xx"; expected "4xx", "5xx", or a code from 400 to 599)"#,
+            r#"model_apis[0].fallback.on_status[1]: not a status (got "2xx"; expected "4xx", "5xx", a code from 400 to 599, or one of "any", "availability")"#,
         ),
         (
             with_fallback(r#""on_status": ["5XX"]"#),
-            r#"model_apis[0].fallback.on_status[0]: not a status (got "5XX"; expected "4xx", "5xx", or a code from 400 to 599)"#,
+            r#"model_apis[0].fallback.on_status[0]: not a status (got "5XX"; expected "4xx", "5xx", a code from 400 to 599, or one of "any", "availability")"#,
+        ),
+        (
+            with_fallback(r#""on_status": ["availabilty"]"#),
+            r#"model_apis[0].fallback.on_status[0]: not a status (got "availabilty"; expected "4xx", "5xx", a code from 400 to 599, or one of "any", "availability"; did you mean "availability"?)"#,
+        ),
+        (
+            with_fallback(r#""on_status": [true]"#),
+            r#"model_apis[0].fallback.on_status[0]: wrong type (got a boolean; expected "4xx", "5xx", a code from 400 to 599, or one of "any", "availability")"#,
         ),
         (with_fallback(r#""on_status": [200]"#), "model_apis[0].fallback.on_status[0]: out of range (got 200; expected an integer from 400 to 599)"),
         (
@@ -272,10 +316,368 @@ fn one_mistake_is_one_line() {
         ),
         (
             with_fallback(r#""first_packet_timeout": 3000"#),
-            "model_apis[0].fallback.first_packet_timeout: unknown field (got \"first_packet_timeout\"; expected one of `enabled`, `services`, `only_backend_errors`, `on_status`, `first_packet_timeout_ms`, `request_timeout_ms`, `total_timeout_ms`; did you mean `first_packet_timeout_ms`?)",
+            "model_apis[0].fallback.first_packet_timeout: unknown field (got \"first_packet_timeout\"; expected one of `enabled`, `services`, `client_models`, `client_controls`, `only_backend_errors`, `on_status`, `on_errors`, `except_errors`, `error_services`, `max_attempts`, `retry`, `first_packet_timeout_ms`, `request_timeout_ms`, `total_timeout_ms`, `reserve_ms`, `stream_idle_timeout_ms`, `deliver`, `max_held_bytes`; did you mean `first_packet_timeout_ms`?)",
+        ),
+        // Retries.
+        (
+            with_api(r#""primary": {"service": "qwen", "retries": 11}"#),
+            r#"model_apis[0].primary.retries: out of range (got 11; expected an integer from 0 to 10)"#,
+        ),
+        (
+            with_api(r#""primary": {"retry": 1}"#),
+            r#"model_apis[0].primary.retry: unknown field (got "retry"; expected one of `service`, `model`, `retries`)"#,
+        ),
+        (
+            with_api(r#""fallback": {"services": [{"service": "qwen", "retries": -1}]}"#),
+            r#"model_apis[0].fallback.services[0].retries: out of range (got -1; expected an integer from 0 to 10)"#,
+        ),
+        (
+            with_api(r#""fallback": {"services": [{"service": "qwen", "retrys": 1}]}"#),
+            r#"model_apis[0].fallback.services[0].retrys: unknown field (got "retrys"; expected one of `service`, `model`, `priority`, `retries`; did you mean `retries`?)"#,
+        ),
+        (
+            with_fallback(r#""retry": 3"#),
+            r#"model_apis[0].fallback.retry: wrong type (got a number; expected an object with the fields `backoff_ms` and `max_backoff_ms`)"#,
+        ),
+        (
+            with_fallback(r#""retry": {"backof_ms": 1}"#),
+            r#"model_apis[0].fallback.retry.backof_ms: unknown field (got "backof_ms"; expected one of `backoff_ms`, `max_backoff_ms`, `max_retry_after_ms`; did you mean `backoff_ms`?)"#,
+        ),
+        (
+            with_fallback(r#""retry": {"backoff_ms": 60001}"#),
+            r#"model_apis[0].fallback.retry.backoff_ms: out of range (got 60001; expected an integer from 0 to 60000)"#,
+        ),
+        (
+            with_fallback(r#""retry": {"max_backoff_ms": 600001}"#),
+            r#"model_apis[0].fallback.retry.max_backoff_ms: out of range (got 600001; expected an integer from 0 to 600000)"#,
+        ),
+        (
+            with_fallback(r#""retry": {"max_retry_after_ms": 600001}"#),
+            r#"model_apis[0].fallback.retry.max_retry_after_ms: out of range (got 600001; expected an integer from 0 to 600000)"#,
+        ),
+        (
+            with_fallback(r#""retry": {"backoff_ms": 2001}"#),
+            r#"model_apis[0].fallback.retry.backoff_ms: out of range (got 2001; expected at most max_backoff_ms, which is 2000)"#,
+        ),
+        (
+            with_fallback(r#""retry": {"backoff_ms": 200, "max_backoff_ms": 100}"#),
+            r#"model_apis[0].fallback.retry.backoff_ms: out of range (got 200; expected at most max_backoff_ms, which is 100)"#,
+        ),
+        (
+            with_fallback(r#""retry": {"max_backoff_ms": 249}"#),
+            r#"model_apis[0].fallback.retry.max_backoff_ms: out of range (got 249; expected at least backoff_ms, which is 250)"#,
+        ),
+        (
+            with_fallback(r#""max_attempts": 0"#),
+            r#"model_apis[0].fallback.max_attempts: out of range (got 0; expected an integer from 1 to 100)"#,
+        ),
+        (
+            with_fallback(r#""max_attempts": 101"#),
+            r#"model_apis[0].fallback.max_attempts: out of range (got 101; expected an integer from 1 to 100)"#,
+        ),
+        // Errors of services.
+        (
+            with_fallback(r#""on_errors": []"#),
+            r#"model_apis[0].fallback.on_errors: empty list (got []; expected a list of kinds, codes and types of errors, at least one)"#,
+        ),
+        (
+            with_fallback(r#""on_errors": "quota""#),
+            r#"model_apis[0].fallback.on_errors: wrong type (got a string; expected a list of kinds, codes and types of errors, at least one)"#,
+        ),
+        (
+            with_fallback(r#""on_errors": [429]"#),
+            r#"model_apis[0].fallback.on_errors[0]: wrong type (got a number; expected a name, with `*` for any run of characters)"#,
+        ),
+        (
+            with_fallback(r#""on_errors": ["quota", ""]"#),
+            r#"model_apis[0].fallback.on_errors[1]: bad pattern (got ""; expected at least one character)"#,
+        ),
+        (
+            with_fallback(r#""except_errors": []"#),
+            r#"model_apis[0].fallback.except_errors: empty list (got []; expected a list of kinds, codes and types of errors, at least one)"#,
+        ),
+        (
+            with_fallback(r#""except_errors": "quota""#),
+            r#"model_apis[0].fallback.except_errors: wrong type (got a string; expected a list of kinds, codes and types of errors, at least one)"#,
+        ),
+        (
+            with_fallback(r#""except_errors": [429]"#),
+            r#"model_apis[0].fallback.except_errors[0]: wrong type (got a number; expected a name, with `*` for any run of characters)"#,
+        ),
+        (
+            with_fallback(r#""except_errors": ["quota", ""]"#),
+            r#"model_apis[0].fallback.except_errors[1]: bad pattern (got ""; expected at least one character)"#,
+        ),
+        (
+            with_fallback(r#""error_services": {}"#),
+            r#"model_apis[0].fallback.error_services: empty object (got {}; expected an object of lists of services by kind of error, at least one)"#,
+        ),
+        (
+            with_fallback(r#""error_services": ["quota"]"#),
+            r#"model_apis[0].fallback.error_services: wrong type (got a list; expected an object of lists of services by kind of error, at least one)"#,
+        ),
+        (
+            with_fallback(r#""error_services": {"context_lenght": [{"service": "qwen"}]}"#),
+            r#"model_apis[0].fallback.error_services.context_lenght: unknown kind of error (got "context_lenght"; expected one of `context_length`, `content_policy`, `quota`, `rate_limit`, `model_not_found`, `overloaded`; did you mean `context_length`?)"#,
+        ),
+        (
+            with_fallback(r#""error_services": {"*": [{"service": "qwen"}]}"#),
+            r#"model_apis[0].fallback.error_services["*"]: unknown kind of error (got "*"; expected one of `context_length`, `content_policy`, `quota`, `rate_limit`, `model_not_found`, `overloaded`)"#,
+        ),
+        (
+            with_fallback(r#""error_services": {"quota": []}"#),
+            r#"model_apis[0].fallback.error_services.quota: empty list (got []; expected a list of services, at least one)"#,
+        ),
+        (
+            with_fallback(r#""error_services": {"quota": {"service": "qwen"}}"#),
+            r#"model_apis[0].fallback.error_services.quota: wrong type (got an object; expected a list of services, at least one)"#,
+        ),
+        (
+            with_fallback(r#""error_services": {"quota": [{"service": "qwne"}]}"#),
+            r#"model_apis[0].fallback.error_services.quota[0].service: unknown service (got "qwne"; expected one of "openai", "qwen"; did you mean "qwen"?)"#,
+        ),
+        (
+            with_fallback(r#""error_services": {"quota": [{"service": "qwen", "retries": 11}]}"#),
+            r#"model_apis[0].fallback.error_services.quota[0].retries: out of range (got 11; expected an integer from 0 to 10)"#,
+        ),
+        // Deadlines, and what is held.
+        (
+            with_fallback(r#""reserve_ms": -1"#),
+            r#"model_apis[0].fallback.reserve_ms: out of range (got -1; expected an integer from 0 to 86400000)"#,
+        ),
+        (
+            with_fallback(r#""reserve_ms": 500"#),
+            r#"model_apis[0].fallback.reserve_ms: out of range (got 500; expected 0 where there is no total_timeout_ms)"#,
+        ),
+        (
+            with_fallback(r#""reserve_ms": 500, "client_controls": ["off", "deliver"]"#),
+            r#"model_apis[0].fallback.reserve_ms: out of range (got 500; expected 0 where there is no total_timeout_ms)"#,
+        ),
+        (
+            with_fallback(r#""reserve_ms": 501, "total_timeout_ms": 1001"#),
+            r#"model_apis[0].fallback.reserve_ms: out of range (got 501; expected at most half of total_timeout_ms, which is 500)"#,
+        ),
+        (
+            with_fallback(r#""reserve_ms": 501, "total_timeout_ms": 1001, "client_controls": ["timeout"]"#),
+            r#"model_apis[0].fallback.reserve_ms: out of range (got 501; expected at most half of total_timeout_ms, which is 500)"#,
+        ),
+        (
+            with_fallback(r#""stream_idle_timeout_ms": 86400001"#),
+            r#"model_apis[0].fallback.stream_idle_timeout_ms: out of range (got 86400001; expected an integer from 0 to 86400000)"#,
+        ),
+        (
+            with_fallback(r#""deliver": "completed""#),
+            r#"model_apis[0].fallback.deliver: unknown value (got "completed"; expected one of "first_packet", "complete"; did you mean "complete"?)"#,
+        ),
+        (
+            with_fallback(r#""max_held_bytes": 0"#),
+            r#"model_apis[0].fallback.max_held_bytes: out of range (got 0; expected an integer from 1 to 33554432)"#,
+        ),
+        (
+            with_fallback(r#""max_held_bytes": 33554433"#),
+            r#"model_apis[0].fallback.max_held_bytes: out of range (got 33554433; expected an integer from 1 to 33554432)"#,
+        ),
+        // What a request may ask for.
+        (
+            with_fallback(r#""client_models": true"#),
+            r#"model_apis[0].fallback.client_models: wrong type (got a boolean; expected an object with the fields `max` and `then_configured`)"#,
+        ),
+        (
+            with_api(r#""fallback": {"client_models": {"enabled": false}}"#),
+            r#"model_apis[0].fallback.services: required field is missing (got nothing; expected a list of services, at least one)"#,
+        ),
+        (
+            with_api(r#""fallback": {"client_models": {}, "services": []}"#),
+            r#"model_apis[0].fallback.services: empty list (got []; expected a list of services, at least one)"#,
+        ),
+        (
+            with_fallback(r#""client_models": {"enable": true}"#),
+            r#"model_apis[0].fallback.client_models.enable: unknown field (got "enable"; expected one of `enabled`, `max`, `then_configured`; did you mean `enabled`?)"#,
+        ),
+        (
+            with_fallback(r#""client_models": {"enabled": 1}"#),
+            r#"model_apis[0].fallback.client_models.enabled: wrong type (got a number; expected true or false)"#,
+        ),
+        (
+            with_fallback(r#""client_models": {"enabled": false, "max": 0}"#),
+            r#"model_apis[0].fallback.client_models.max: out of range (got 0; expected an integer from 1 to 20)"#,
+        ),
+        (
+            with_fallback(r#""client_models": {"max": 21}"#),
+            r#"model_apis[0].fallback.client_models.max: out of range (got 21; expected an integer from 1 to 20)"#,
+        ),
+        (
+            with_fallback(r#""client_models": {"then_configured": "no"}"#),
+            r#"model_apis[0].fallback.client_models.then_configured: wrong type (got a string; expected true or false)"#,
+        ),
+        (
+            with_fallback(r#""client_controls": []"#),
+            r#"model_apis[0].fallback.client_controls: empty list (got []; expected a list of controls, at least one)"#,
+        ),
+        (
+            with_fallback(r#""client_controls": "off""#),
+            r#"model_apis[0].fallback.client_controls: wrong type (got a string; expected a list of controls, at least one)"#,
+        ),
+        (
+            with_fallback(r#""client_controls": ["timeouts"]"#),
+            r#"model_apis[0].fallback.client_controls[0]: unknown value (got "timeouts"; expected one of "off", "timeout", "deliver"; did you mean "timeout"?)"#,
+        ),
+        // Cooldown.
+        (
+            with(r#""cooldown": true"#),
+            r#"cooldown: wrong type (got a boolean; expected an object with the fields `failures` and `time_ms`)"#,
+        ),
+        (
+            with(r#""cooldown": {"failure": 3}"#),
+            r#"cooldown.failure: unknown field (got "failure"; expected one of `enabled`, `failures`, `time_ms`, `max_retry_after_ms`; did you mean `failures`?)"#,
+        ),
+        (
+            with(r#""cooldown": {"enabled": "yes"}"#),
+            r#"cooldown.enabled: wrong type (got a string; expected true or false)"#,
+        ),
+        (
+            with(r#""cooldown": {"failures": 0}"#),
+            r#"cooldown.failures: out of range (got 0; expected an integer from 1 to 1000)"#,
+        ),
+        (
+            with(r#""cooldown": {"failures": 1001}"#),
+            r#"cooldown.failures: out of range (got 1001; expected an integer from 1 to 1000)"#,
+        ),
+        (
+            with(r#""cooldown": {"enabled": false, "time_ms": 0}"#),
+            r#"cooldown.time_ms: out of range (got 0; expected an integer from 1 to 86400000)"#,
+        ),
+        (
+            with(r#""cooldown": {"enabled": false, "time_ms": 86400001}"#),
+            r#"cooldown.time_ms: out of range (got 86400001; expected an integer from 1 to 86400000)"#,
+        ),
+        (
+            with(r#""cooldown": {"max_retry_after_ms": 86400001}"#),
+            r#"cooldown.max_retry_after_ms: out of range (got 86400001; expected an integer from 0 to 86400000)"#,
+        ),
+        // Access.
+        (
+            with(r#""access": "x-team""#),
+            r#"access: wrong type (got a string; expected an object with the fields `identity_header` and `default_policy`)"#,
+        ),
+        (
+            with(r#""access": {"default_policy": {}}"#),
+            r#"access.identity_header: required field is missing (got nothing; expected the name of the header that says who calls)"#,
+        ),
+        (
+            with(r#""access": {"identity_header": "x-team"}"#),
+            r#"access.default_policy: required field is missing (got nothing; expected an object with the fields `allow` and `deny`)"#,
+        ),
+        (
+            with_access(r#""polices": []"#),
+            r#"access.polices: unknown field (got "polices"; expected one of `identity_header`, `default_policy`, `policies`; did you mean `policies`?)"#,
+        ),
+        (
+            with_identity_header(r#"["x-team"]"#),
+            r#"access.identity_header: wrong type (got a list; expected the name of the header that says who calls)"#,
+        ),
+        (
+            with_identity_header(r#""""#),
+            r#"access.identity_header: bad header name (got ""; expected letters, digits and -)"#,
+        ),
+        (
+            with_identity_header(r#""x team""#),
+            r#"access.identity_header: bad header name (got "x team"; expected letters, digits and -)"#,
+        ),
+        (
+            with_identity_header(r#""Host""#),
+            r#"access.identity_header: reserved header name (got "host"; expected the name of the header that says who calls)"#,
+        ),
+        (
+            with_identity_header(r#"":authority""#),
+            r#"access.identity_header: reserved header name (got ":authority"; expected the name of the header that says who calls)"#,
+        ),
+        (
+            with_identity_header(r#""X-AI-Fallback-Team""#),
+            r#"access.identity_header: reserved header name (got "x-ai-fallback-team"; expected the name of the header that says who calls)"#,
+        ),
+        (
+            with_policy(r#""identities": ["*"]"#),
+            r#"access.default_policy.identities: unknown field (got "identities"; expected one of `allow`, `deny`)"#,
+        ),
+        (
+            with_policy(r#""allow": ["qwen"]"#),
+            r#"access.default_policy.allow: wrong type (got a list; expected an object with the fields `services` and `models`, at least one of them)"#,
+        ),
+        (
+            with_policy(r#""allow": {}"#),
+            r#"access.default_policy.allow: nothing named (got no list; expected an object with the fields `services` and `models`, at least one of them)"#,
+        ),
+        (
+            with_policy(r#""deny": {}"#),
+            r#"access.default_policy.deny: nothing named (got no list; expected an object with the fields `services` and `models`, at least one of them)"#,
+        ),
+        (
+            with_policy(r#""deny": {"services": ["qwen"], "model": ["x"]}"#),
+            r#"access.default_policy.deny.model: unknown field (got "model"; expected one of `services`, `models`; did you mean `models`?)"#,
+        ),
+        (
+            with_policy(r#""allow": {"services": []}"#),
+            r#"access.default_policy.allow.services: empty list (got []; expected a list of services, at least one)"#,
+        ),
+        (
+            with_policy(r#""allow": {"services": "qwen"}"#),
+            r#"access.default_policy.allow.services: wrong type (got a string; expected a list of services, at least one)"#,
+        ),
+        (
+            with_policy(r#""allow": {"services": [""]}"#),
+            r#"access.default_policy.allow.services[0]: bad pattern (got ""; expected at least one character)"#,
+        ),
+        (
+            with_policy(r#""allow": {"services": ["openai", "qwne"]}"#),
+            r#"access.default_policy.allow.services[1]: unknown service (got "qwne"; expected one of "openai", "qwen", "primary"; did you mean "qwen"?)"#,
+        ),
+        (
+            with_policy(r#""deny": {"services": ["qwne*"]}"#),
+            r#"access.default_policy.deny.services[0]: matches no service (got "qwne*"; expected one of "openai", "qwen", "primary")"#,
+        ),
+        (
+            with_policy(r#""allow": {"models": []}"#),
+            r#"access.default_policy.allow.models: empty list (got []; expected a list of models, at least one)"#,
+        ),
+        (
+            with_policy(r#""deny": {"models": [4]}"#),
+            r#"access.default_policy.deny.models[0]: wrong type (got a number; expected a name, with `*` for any run of characters)"#,
+        ),
+        (
+            with_access(r#""policies": []"#),
+            r#"access.policies: empty list (got []; expected a list of policies, at least one)"#,
+        ),
+        (
+            with_access(r#""policies": {"red": {}}"#),
+            r#"access.policies: wrong type (got an object; expected a list of policies, at least one)"#,
+        ),
+        (
+            with_access(r#""policies": ["red"]"#),
+            r#"access.policies[0]: wrong type (got a string; expected an object with the fields `allow` and `deny`)"#,
+        ),
+        (
+            with_access(r#""policies": [{"allow": {"models": ["x"]}}]"#),
+            r#"access.policies[0].identities: required field is missing (got nothing; expected a list of identities, at least one)"#,
+        ),
+        (
+            with_access(r#""policies": [{"identities": []}]"#),
+            r#"access.policies[0].identities: empty list (got []; expected a list of identities, at least one)"#,
+        ),
+        (
+            with_access(r#""policies": [{"identities": "red"}]"#),
+            r#"access.policies[0].identities: wrong type (got a string; expected a list of identities, at least one)"#,
+        ),
+        (
+            with_access(r#""policies": [{"identities": ["red"]}, {"identity": ["x"], "identities": ["x"]}]"#),
+            r#"access.policies[1].identity: unknown field (got "identity"; expected one of `identities`, `allow`, `deny`; did you mean `identities`?)"#,
+        ),
+        (
+            with_access(r#""policies": [{"identities": ["red"], "deny": {"services": ["local"]}}]"#),
+            r#"access.policies[0].deny.services[0]: unknown service (got "local"; expected one of "openai", "qwen", "primary")"#,
         ),
     ];
-    assert!(cases.len() >= 45);
+    assert!(cases.len() >= 150);
     for (json, line) in cases {
         assert_eq!(lines(json), [format!("config: {line}")], "{json}");
     }
@@ -285,16 +687,33 @@ fn one_mistake_is_one_line() {
 fn all_mistakes_come_at_once() {
     let json = r#"{
         "max_body_bytes": -1,
+        "max_hops": 0.5,
+        "access": {
+            "identity_header": "host",
+            "default_policy": {"allow": {"services": ["none"], "models": [1]}, "deny": []},
+            "policies": [{"identities": [1], "allow": {}}, {"deny": {"services": ["x*", "y*"]}}]
+        },
+        "cooldown": {"enabled": 1, "failures": 0, "time_ms": 0, "max_retry_after_ms": -1},
         "servces": {},
         "services": {
             "b": {"cluster": "", "credentials": "no", "headers": {"host": "${NO}", "x y": "${NOPE}"}},
             "a": {"path": "{x}"}
         },
         "model_apis": [
-            {"name": "chat", "match": {"paths": ["", "v1"], "models": [1]}, "primary": {"service": "b", "model": 1}},
+            {"name": "chat", "match": {"paths": ["", "v1"], "models": [1]}, "primary": {"service": "b", "model": 1, "retries": 11}},
             {"name": "chat", "fallback": {
                 "services": [{"service": "c", "priority": 0.5}, {"sevice": "a"}],
                 "on_status": [99, "x"], "total_timeout_ms": -5, "enabled": 0
+            }},
+            {"name": "all", "fallback": {
+                "client_models": {"enabled": 1, "max": 0, "then_configured": 1},
+                "client_controls": ["x", "y"],
+                "on_errors": [1], "except_errors": [2],
+                "error_services": {"quota": [{"service": "c", "retries": 11}], "none": [{"service": "d"}]},
+                "max_attempts": 0,
+                "retry": {"backoff_ms": -1, "max_backoff_ms": -1, "max_retry_after_ms": -1},
+                "reserve_ms": -1, "stream_idle_timeout_ms": -1,
+                "deliver": "x", "max_held_bytes": 0
             }}
         ]
     }"#;
@@ -307,6 +726,7 @@ fn all_mistakes_come_at_once() {
     let expected = [
         "servces",
         "max_body_bytes",
+        "max_hops",
         "services.a.cluster",
         "services.a.path",
         "services.b.cluster",
@@ -318,6 +738,7 @@ fn all_mistakes_come_at_once() {
         "model_apis[0].match.paths[1]",
         "model_apis[0].match.models[0]",
         "model_apis[0].primary.model",
+        "model_apis[0].primary.retries",
         "model_apis[1].name",
         "model_apis[1].fallback.enabled",
         "model_apis[1].fallback.services[0].service",
@@ -327,6 +748,38 @@ fn all_mistakes_come_at_once() {
         "model_apis[1].fallback.on_status[0]",
         "model_apis[1].fallback.on_status[1]",
         "model_apis[1].fallback.total_timeout_ms",
+        "model_apis[2].fallback.client_models.enabled",
+        "model_apis[2].fallback.client_models.max",
+        "model_apis[2].fallback.client_models.then_configured",
+        "model_apis[2].fallback.client_controls[0]",
+        "model_apis[2].fallback.client_controls[1]",
+        "model_apis[2].fallback.on_errors[0]",
+        "model_apis[2].fallback.except_errors[0]",
+        "model_apis[2].fallback.error_services.none",
+        "model_apis[2].fallback.error_services.none[0].service",
+        "model_apis[2].fallback.error_services.quota[0].service",
+        "model_apis[2].fallback.error_services.quota[0].retries",
+        "model_apis[2].fallback.max_attempts",
+        "model_apis[2].fallback.retry.backoff_ms",
+        "model_apis[2].fallback.retry.max_backoff_ms",
+        "model_apis[2].fallback.retry.max_retry_after_ms",
+        "model_apis[2].fallback.reserve_ms",
+        "model_apis[2].fallback.stream_idle_timeout_ms",
+        "model_apis[2].fallback.deliver",
+        "model_apis[2].fallback.max_held_bytes",
+        "access.identity_header",
+        "access.default_policy.allow.services[0]",
+        "access.default_policy.allow.models[0]",
+        "access.default_policy.deny",
+        "access.policies[0].identities[0]",
+        "access.policies[0].allow",
+        "access.policies[1].identities",
+        "access.policies[1].deny.services[0]",
+        "access.policies[1].deny.services[1]",
+        "cooldown.enabled",
+        "cooldown.failures",
+        "cooldown.time_ms",
+        "cooldown.max_retry_after_ms",
     ];
     assert_eq!(paths, expected, "{lines:#?}");
 }
@@ -338,9 +791,12 @@ fn an_empty_configuration_names_what_is_required() {
 
 #[test]
 fn a_service_that_is_wrong_is_not_reported_again_where_it_is_used() {
-    let json =
-        r#"{"services": {"a": {}}, "model_apis": [{"name": "chat", "primary": {"service": "a"}}]}"#;
-    assert_eq!(lines(json).len(), 1);
+    let uses = r#""model_apis": [{"name": "chat", "primary": {"service": "a"}}],
+        "access": {"identity_header": "x-team", "default_policy": {"deny": {"services": ["a", "b*"]}}}"#;
+    for services in [r#"{"a": {}, "b1": {"cluster": "b"}}"#, "[]"] {
+        let lines = lines(&format!(r#"{{"services": {services}, {uses}}}"#));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+    }
 }
 
 #[test]
@@ -374,6 +830,14 @@ fn a_line_is_one_line_of_bounded_length() {
         with(&format!(r#""{long}": 1"#)),
         with(&format!(r#""dispatch": "{long}""#)),
         with_api(&format!(r#""primary": {{"service": "{long}"}}"#)),
+        with_fallback(&format!(r#""{long}": 1"#)),
+        with_fallback(&format!(r#""on_status": "{long}""#)),
+        with_fallback(&format!(r#""on_errors": ["{long}"]"#)),
+        with_fallback(&format!(
+            r#""error_services": {{"{long}": [{{"service": "qwen"}}]}}"#
+        )),
+        with_policy(&format!(r#""allow": {{"services": ["{long}"]}}"#)),
+        with_identity_header(&format!(r#""{long}""#)),
         with_service(&format!(r#""cluster": "{long}""#)),
     ] {
         let line = lines(&json).concat();
@@ -447,15 +911,16 @@ fn the_example_of_the_contract_is_read() {
         ("openai", Some("api.openai.com"))
     );
     assert_eq!(openai.headers, [("x-team".to_owned(), "blue".to_owned())]);
-    assert_eq!(openai.model_name("gpt-4o"), "gpt-4o-2024-11-20");
-    assert_eq!(openai.model_name("gpt-4"), "gpt-4");
+    let model_name = |requested| openai.model_name(requested).map(|name| &**name);
+    assert_eq!(model_name("gpt-4o"), Some("gpt-4o-2024-11-20"));
+    assert_eq!(model_name("gpt-4"), None);
     let api = &config.model_apis[0];
     assert_eq!((api.name.as_str(), api.index), ("chat", 0));
     assert_eq!(api.primary.service.as_ref(), Some(openai));
     assert_eq!(
         order(api),
         [
-            ("qwen", &ModelChoice::Named("qwen-plus".to_owned())),
+            ("qwen", &ModelChoice::Named("qwen-plus".into())),
             ("local", &ModelChoice::PassThrough)
         ]
     );
@@ -481,9 +946,10 @@ fn defaults_are_those_of_the_contract() {
     }"#;
     let config = parse(json).unwrap();
     assert_eq!(
-        (config.dispatch, config.max_body_bytes),
-        (Dispatch::Callout, 1_048_576)
+        (config.dispatch, config.max_body_bytes, config.max_hops),
+        (Dispatch::Callout, 1_048_576, None)
     );
+    assert_eq!((&config.access, config.cooldown), (&None, None));
     let service = &config.services[0];
     assert_eq!(
         (service.authority.as_ref(), service.credentials),
@@ -510,6 +976,238 @@ fn defaults_are_those_of_the_contract() {
         (fallback.first_packet_timeout, fallback.total_timeout),
         (None, None)
     );
+    assert_eq!(
+        (fallback.reserve, fallback.stream_idle_timeout),
+        (Duration::ZERO, None)
+    );
+    assert_eq!((x.primary.retries, fallback.targets[0].retries), (0, 0));
+    let retry = Retry {
+        backoff: Duration::from_millis(250),
+        max_backoff: Duration::from_secs(2),
+        max_retry_after: Duration::from_secs(5),
+    };
+    assert_eq!((fallback.retry, fallback.max_attempts), (retry, None));
+    assert!(fallback.on_errors.is_empty() && fallback.except_errors.is_empty());
+    assert!(fallback.error_targets.is_empty());
+    assert_eq!(
+        (fallback.deliver, fallback.max_held_bytes),
+        (Deliver::FirstPacket, 1_048_576)
+    );
+    assert_eq!(
+        (fallback.client_models, fallback.client_controls),
+        (None, ClientControls::default())
+    );
+}
+
+/// The fallback of the only Model API.
+fn fallback(json: &str) -> Fallback {
+    let config = parse(json).expect(json);
+    let api = config.model_apis[0].as_ref().clone();
+    api.fallback.expect("a fallback that is enabled")
+}
+
+#[test]
+fn every_time_and_number_is_read() {
+    let fallback = fallback(&with_fallback(
+        r#""first_packet_timeout_ms": 1, "request_timeout_ms": 2, "total_timeout_ms": 60,
+           "reserve_ms": 30, "stream_idle_timeout_ms": 5, "max_attempts": 6, "max_held_bytes": 7,
+           "retry": {"backoff_ms": 8, "max_backoff_ms": 9, "max_retry_after_ms": 10}"#,
+    ));
+    let times = [
+        fallback.first_packet_timeout,
+        fallback.request_timeout,
+        fallback.total_timeout,
+        Some(fallback.reserve),
+        fallback.stream_idle_timeout,
+        Some(fallback.retry.backoff),
+        Some(fallback.retry.max_backoff),
+        Some(fallback.retry.max_retry_after),
+    ];
+    let expected = [1, 2, 60, 30, 5, 8, 9, 10].map(|millis| Some(Duration::from_millis(millis)));
+    assert_eq!(times, expected);
+    assert_eq!(
+        (fallback.max_attempts, fallback.max_held_bytes),
+        (Some(6), 7)
+    );
+    let config = parse(&with(
+        r#""max_hops": 1, "cooldown": {"failures": 2, "time_ms": 3, "max_retry_after_ms": 4}"#,
+    ))
+    .unwrap();
+    let cooldown = config.cooldown.unwrap();
+    assert_eq!((config.max_hops, cooldown.failures), (Some(1), 2));
+    assert_eq!(
+        [cooldown.time, cooldown.max_retry_after],
+        [3, 4].map(Duration::from_millis)
+    );
+}
+
+#[test]
+fn the_defaults_of_cooldown_are_those_of_the_reference() {
+    let cooldown = parse(&with(r#""cooldown": {}"#)).unwrap().cooldown.unwrap();
+    assert_eq!(cooldown.failures, 3);
+    assert_eq!(
+        [cooldown.time, cooldown.max_retry_after],
+        [30, 300].map(Duration::from_secs)
+    );
+}
+
+#[test]
+fn zero_hops_and_a_cooldown_that_is_not_enabled_are_off() {
+    let config = parse(&with(r#""max_hops": 0, "cooldown": {"enabled": false}"#)).unwrap();
+    assert_eq!((config.max_hops, config.cooldown), (None, None));
+}
+
+#[test]
+fn retries_are_those_of_their_service() {
+    let json = with_api(
+        r#""primary": {"retries": 1}, "fallback": {
+            "services": [{"service": "qwen", "retries": 2}, {"service": "openai"}],
+            "error_services": {"quota": [{"service": "qwen", "retries": 10}]}}"#,
+    );
+    let config = parse(&json).unwrap();
+    let fallback = fallback(&json);
+    let retries = |target: &Target| target.retries;
+    assert_eq!(config.model_apis[0].primary.retries, 1);
+    assert_eq!(
+        fallback.targets.iter().map(retries).collect::<Vec<_>>(),
+        [2, 0]
+    );
+    assert_eq!(retries(&fallback.error_targets[0].1[0]), 10);
+}
+
+#[test]
+fn a_word_may_say_which_statuses_are_failures() {
+    for (json, set) in [
+        (r#""any""#, StatusSet::ALL),
+        (r#""availability""#, StatusSet::AVAILABILITY),
+        (r#"["availability"]"#, StatusSet::AVAILABILITY),
+        (r#"["availability", "4xx"]"#, StatusSet::ALL),
+    ] {
+        let fallback = fallback(&with_fallback(&format!(r#""on_status": {json}"#)));
+        assert_eq!(fallback.on_status, set, "{json}");
+    }
+}
+
+#[test]
+fn errors_are_named_by_kind_or_by_pattern() {
+    let fallback = fallback(&with_fallback(
+        r#""on_errors": ["quota"], "except_errors": ["invalid_*"]"#,
+    ));
+    let quota = ProviderError {
+        code: None,
+        kind_name: Some("invalid_request_error".to_owned()),
+        kind: Some(ErrorKind::Quota),
+    };
+    let other = ProviderError {
+        code: Some("quota".to_owned()),
+        kind_name: None,
+        kind: None,
+    };
+    assert!(fallback.on_errors.contains(&quota) && fallback.except_errors.contains(&quota));
+    assert!(!fallback.on_errors.contains(&other) && !fallback.except_errors.contains(&other));
+}
+
+#[test]
+fn the_services_of_an_error_are_in_the_order_of_their_priority() {
+    let fallback = fallback(&with_fallback(
+        r#""error_services": {
+            "rate_limit": [{"service": "openai"}],
+            "context_length": [
+                {"service": "qwen", "model": "a"},
+                {"service": "qwen", "model": "b", "priority": 1},
+                {"service": "qwen", "model": "c"}
+            ]}"#,
+    ));
+    let [(first, targets), (second, _)] = fallback.error_targets.as_slice() else {
+        panic!("two kinds")
+    };
+    assert_eq!(
+        (first, second),
+        (&ErrorKind::ContextLength, &ErrorKind::RateLimit)
+    );
+    let models: Vec<&ModelChoice> = targets.iter().map(|target| &target.model).collect();
+    let expected = ["b", "a", "c"].map(|name| ModelChoice::Named(name.into()));
+    assert_eq!(models, expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_request_may_be_all_that_names_models() {
+    let models = |max, then_configured| ClientModels {
+        max,
+        then_configured,
+    };
+    for (json, expected) in [
+        ("{}", models(3, true)),
+        (
+            r#"{"max": 20, "then_configured": false}"#,
+            models(20, false),
+        ),
+    ] {
+        let fallback = fallback(&with_api(&format!(
+            r#""fallback": {{"client_models": {json}}}"#
+        )));
+        assert_eq!(fallback.client_models, Some(expected), "{json}");
+        assert!(fallback.targets.is_empty());
+    }
+    let off = with_fallback(r#""client_models": {"enabled": false}"#);
+    assert_eq!(fallback(&off).client_models, None);
+}
+
+#[test]
+fn a_request_may_ask_for_what_is_listed() {
+    let none = ClientControls::default();
+    for (json, expected) in [
+        (r#"["off"]"#, ClientControls { off: true, ..none }),
+        (
+            r#"["timeout", "timeout"]"#,
+            ClientControls {
+                timeout: true,
+                ..none
+            },
+        ),
+        (
+            r#"["deliver", "off"]"#,
+            ClientControls {
+                deliver: true,
+                off: true,
+                ..none
+            },
+        ),
+    ] {
+        let fallback = fallback(&with_fallback(&format!(r#""client_controls": {json}"#)));
+        assert_eq!(fallback.client_controls, expected, "{json}");
+    }
+    let complete = fallback(&with_fallback(r#""deliver": "complete""#));
+    assert_eq!(complete.deliver, Deliver::Complete);
+}
+
+#[test]
+fn access_is_decided_by_the_identity() {
+    let config = parse(&with(
+        r#""access": {
+            "identity_header": "X-Team",
+            "default_policy": {"deny": {"services": ["*"]}},
+            "policies": [
+                {"identities": ["red", "blue-*"], "allow": {"services": ["qwen", "primary"], "models": ["qwen-*"]}},
+                {"identities": ["admin"]}
+            ]}"#,
+    ))
+    .unwrap();
+    let access = config.access.unwrap();
+    assert_eq!(access.identity_header, "x-team");
+    for (identity, allowed) in [
+        ("blue-7", [true, false, true]),
+        ("admin", [true, true, true]),
+        ("green", [false, false, false]),
+    ] {
+        let policy = access.policy(Some(identity.as_bytes()));
+        let allows = ["qwen", "openai", "primary"].map(|name| policy.allows_service(name));
+        assert_eq!(allows, allowed, "{identity}");
+    }
+    let red = access.policy(Some(b"red"));
+    assert!(red.restricts_models() && red.allows_model(Some("qwen-plus"), None));
+    assert!(!red.allows_model(Some("gpt-4o"), Some("gpt-4o")) && !red.allows_model(None, None));
+    assert_eq!(access.policy(None), &access.default_policy);
 }
 
 #[test]
@@ -532,7 +1230,7 @@ fn the_higher_priority_is_first_and_equal_ones_stay_in_list_order() {
     let models = order(&config.model_apis[0])
         .into_iter()
         .map(|(_, model)| model.clone());
-    let expected = ["c", "e", "a", "d", "b"].map(|name| ModelChoice::Named(name.to_owned()));
+    let expected = ["c", "e", "a", "d", "b"].map(|name| ModelChoice::Named(name.into()));
     assert_eq!(models.collect::<Vec<_>>(), expected);
 }
 
@@ -550,7 +1248,25 @@ fn what_is_unusual_but_right_is_accepted() {
         with_fallback(
             r#""request_timeout_ms": 0, "first_packet_timeout_ms": 86400000, "on_status": [429, "503"]"#,
         ),
+        with_fallback(r#""reserve_ms": 500, "total_timeout_ms": 1000"#),
+        with_fallback(r#""reserve_ms": 500, "client_controls": ["timeout"]"#),
+        with_fallback(r#""reserve_ms": 0, "total_timeout_ms": 1, "max_held_bytes": 33554432"#),
+        with_fallback(
+            r#""retry": {"backoff_ms": 60000, "max_backoff_ms": 600000, "max_retry_after_ms": 600000}"#,
+        ),
+        with_fallback(
+            r#""retry": {"backoff_ms": 0, "max_backoff_ms": 0, "max_retry_after_ms": 0}, "max_attempts": 100"#,
+        ),
+        with_fallback(r#""on_errors": ["*"], "except_errors": ["*"], "on_status": ["any", 429]"#),
+        with(
+            r#""max_hops": 100, "cooldown": {"failures": 1000, "time_ms": 86400000, "max_retry_after_ms": 0}"#,
+        ),
         with(r#""max_body_bytes": 1048576.0"#),
+        with_access(r#""policies": [{"identities": ["*"]}]"#),
+        with_policy(
+            r#""allow": {"services": ["*", "open*", "primary", "p*"]}, "deny": {"models": ["*"]}"#,
+        ),
+        with_identity_header(r#""authorization""#),
         with_service(
             r#""cluster": "outbound|443||api.openai.com", "authority": "[::1]:8443", "headers": {"x": "", "y": "${EMPTY}"}, "models": {}"#,
         ),

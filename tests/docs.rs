@@ -4,13 +4,24 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ai_fallback::core::config::{Config, KNOWN_PATHS, Node};
+use ai_fallback::core::config::{ClientControls, Config, KNOWN_PATHS, Node};
 use ai_fallback::core::fallback::Failure;
+use ai_fallback::core::plan::Denied;
+use ai_fallback::core::provider_error::ErrorKind;
 use ai_fallback::core::reply::{Problem, Reply, Shape};
 use ai_fallback::core::request::BodyError;
+use ai_fallback::core::wish::Wish;
 
 /// The fields that a whole configuration has.
-const TOP_LEVEL: [&str; 4] = ["dispatch", "max_body_bytes", "services", "model_apis"];
+const TOP_LEVEL: [&str; 7] = [
+    "dispatch",
+    "max_body_bytes",
+    "max_hops",
+    "services",
+    "model_apis",
+    "access",
+    "cooldown",
+];
 
 /// A fenced block of a page.
 struct Block {
@@ -248,6 +259,24 @@ fn the_reference_has_every_field_and_no_other() {
             "### `fallback.services`",
             r#"{"model_apis": [{"name": "a", "fallback": {"services": [{"zzzzzz": 1}]}}]}"#,
         ),
+        (
+            "### `retry`",
+            r#"{"model_apis": [{"name": "a", "fallback": {"retry": {"zzzzzz": 1}}}]}"#,
+        ),
+        (
+            "### `client_models`",
+            r#"{"model_apis": [{"name": "a", "fallback": {"client_models": {"zzzzzz": 1}}}]}"#,
+        ),
+        ("## Access", r#"{"access": {"zzzzzz": 1}}"#),
+        (
+            "### Policies",
+            r#"{"access": {"policies": [{"zzzzzz": 1}]}}"#,
+        ),
+        (
+            "### `allow` and `deny`",
+            r#"{"access": {"default_policy": {"deny": {"zzzzzz": 1}}}}"#,
+        ),
+        ("## Cooldown", r#"{"cooldown": {"zzzzzz": 1}}"#),
     ];
     for (heading, json) in places {
         assert_eq!(
@@ -256,6 +285,8 @@ fn the_reference_has_every_field_and_no_other() {
             "{heading}"
         );
     }
+    let kinds = ErrorKind::NAMES.map(|(name, _)| name);
+    assert_eq!(first_column(section(&page, "### Kinds of errors")), kinds);
     for known in KNOWN_PATHS {
         assert!(
             section(&page, "### `match`").contains(&format!("`{known}`")),
@@ -291,10 +322,37 @@ fn every_error_of_the_filter_is_in_the_table() {
         BodyError::TooDeep,
         BodyError::Duplicate("model"),
         BodyError::ModelNotAString,
+        BodyError::Duplicate("models"),
+        BodyError::ModelsNotAList,
+        BodyError::ModelsEmpty,
+        BodyError::ModelsTooMany { max: 3 },
+        BodyError::ModelsEntry,
     ];
-    let problems = bodies.iter().map(Problem::Body);
-    let failures = [Failure::Transport, Failure::Timeout].map(Problem::NoAnswer);
-    for problem in problems.chain(failures) {
+    let denied = [
+        Denied::Entry("openai:o3".to_owned()),
+        Denied::Model("o3".to_owned()),
+        Denied::Service("openai".to_owned()),
+    ];
+    let allowed = ClientControls {
+        off: true,
+        timeout: true,
+        deliver: true,
+    };
+    let bad_header = |name: &str| {
+        let header = (name.to_owned(), b"?".to_vec());
+        Problem::Header(Wish::read(allowed, &[header]).unwrap_err())
+    };
+    let headers =
+        ["", "-timeout-ms", "-deliver"].map(|end| bad_header(&format!("x-ai-fallback{end}")));
+    let problems = bodies.into_iter().map(Problem::Body);
+    let problems = problems.chain(headers).chain(denied.map(Problem::Denied));
+    let others = [
+        Problem::Unreadable,
+        Problem::Loop,
+        Problem::NoAnswer(Failure::Transport),
+        Problem::NoAnswer(Failure::Timeout),
+    ];
+    for problem in problems.chain(others) {
         let [openai, anthropic] = [Shape::OpenAi, Shape::Anthropic].map(|shape| {
             let reply = Reply::new(shape, &problem);
             let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
@@ -312,7 +370,7 @@ fn every_error_of_the_filter_is_in_the_table() {
         let first = section.lines().find(|line| line.contains(&kind));
         assert!(first.expect(&kind).contains(&anthropic), "{kind}");
     }
-    let problem = Problem::Body(&BodyError::ModelNotAString);
+    let problem = Problem::Body(BodyError::ModelNotAString);
     let shown = blocks("errors", section);
     for (block, shape) in shown.iter().zip([Shape::Anthropic, Shape::OpenAi]) {
         let [shown, real] = [&block.text, &Reply::new(shape, &problem).body]

@@ -265,6 +265,11 @@ fn count() {
     assert_eq!(value.as_deref(), Some(b"v".as_slice()));
     hostcalls::set_shared_data("k", Some(b"w"), cas).unwrap();
     assert!(hostcalls::set_shared_data("k", Some(b"x"), cas).is_err());
+    // Data that is not there yet has any number.
+    hostcalls::set_shared_data("first", Some(b""), Some(u32::MAX)).unwrap();
+    let (value, cas) = hostcalls::get_shared_data("first").unwrap();
+    assert!(value.is_none() && cas.is_some());
+    assert!(hostcalls::set_shared_data("first", Some(b"x"), Some(u32::MAX)).is_err());
     hostcalls::call_foreign_function("clear_route_cache", None).unwrap();
     assert!(hostcalls::call_foreign_function("no_such", None).is_err());
 }
@@ -636,7 +641,7 @@ fn metrics_shared_data_and_host_calls_are_kept() {
     assert_eq!((vm.counter("toy.requests"), vm.gauge("toy.live")), (2, 7));
     assert_eq!(vm.foreign_calls("clear_route_cache"), 1);
     let calls = vm.host_calls();
-    assert_eq!((calls.of("proxy_set_shared_data"), calls.total()), (3, 12));
+    assert_eq!((calls.of("proxy_set_shared_data"), calls.total()), (5, 15));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Properties of the request body reader: what it accepts is what `serde_json` accepts, apart from
-//! the differences it documents, and an edit touches the bytes of the `model` value alone.
+//! the differences it documents, and an edit touches the bytes of `model` and `models` alone.
 
-use ai_fallback::core::request::{BodyError, MAX_DEPTH, RequestBody, top_level_error};
+use ai_fallback::core::provider_error::ProviderError;
+use ai_fallback::core::request::{BodyError, Edit, MAX_DEPTH, RequestBody, top_level_error};
 use proptest::collection::vec;
+use proptest::option::of as option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -50,6 +52,80 @@ proptest! {
         let expected = format!("{lead}{{\"model\":{written}{comma}{gap}{members}}}{gap}");
         prop_assert_eq!(std::str::from_utf8(&after).unwrap(), expected);
         prop_assert_eq!(RequestBody::read(&after).unwrap().model.unwrap().name, name);
+    }
+
+    #[test]
+    fn models_goes_and_every_other_byte_stays(listing in listing(), name in option(model_name())) {
+        let before = listing.text();
+        let read = RequestBody::read(before.as_bytes()).unwrap();
+        let (after, added) = listing.without_models(name.as_deref());
+        let Some(edit) = read.edit_without_models(name.as_deref()) else {
+            prop_assert_eq!(after, before);
+            return Ok(());
+        };
+        prop_assert_eq!(&applied(&edit, &before)?, &after);
+        prop_assert_eq!(&after[edit.added()], added);
+
+        prop_assert!(oracle::keys(&after).iter().all(|key| key != "models"), "{}", after);
+        // What it cannot read, such as a number that is too large, it need not compare.
+        if let Ok(mut expected) = serde_json::from_str::<serde_json::Map<_, _>>(&before) {
+            expected.remove("models");
+            if let Some(name) = &name {
+                expected.insert("model".to_owned(), name.as_str().into());
+            }
+            let after: serde_json::Map<_, _> = serde_json::from_str(&after).unwrap();
+            prop_assert_eq!(after, expected);
+        }
+        let again = RequestBody::read(after.as_bytes()).unwrap();
+        prop_assert_eq!(again.edit_without_models(name.as_deref()), None);
+    }
+
+    #[test]
+    fn models_that_are_left_alone_stay(listing in listing(), name in model_name()) {
+        let before = listing.text();
+        let read = RequestBody::read(before.as_bytes()).unwrap();
+        let Some(edit) = read.edit(&name) else { return Ok(()) };
+        let after = applied(&edit, &before)?;
+        let mut keys = oracle::keys(&before);
+        if !keys.iter().any(|key| key == "model") {
+            keys.insert(0, "model".to_owned());
+        }
+        prop_assert_eq!(oracle::keys(&after), keys);
+        let again = RequestBody::read(after.as_bytes()).unwrap();
+        prop_assert_eq!(again.models(after.as_bytes(), 3), read.models(before.as_bytes(), 3));
+    }
+
+    #[test]
+    fn models_are_those_that_serde_json_reads(listing in listing(), max in 1..5_usize) {
+        let body = listing.text();
+        let read = RequestBody::read(body.as_bytes()).unwrap();
+        let models = read.models(body.as_bytes(), max);
+        let Some(value) = &listing.models else {
+            prop_assert_eq!(models, Ok(None));
+            return Ok(());
+        };
+        match oracle::models(value, max) {
+            Ok(names) => prop_assert_eq!(models, Ok(Some(names)), "{}", value),
+            Err(error) => prop_assert_eq!(models, Err(error), "{}", value),
+        }
+    }
+
+    #[test]
+    fn models_that_stand_twice_are_refused_only_where_they_are_used(
+        listing in listing(), value in models_value(),
+    ) {
+        let mut body = listing.text();
+        let end = body.rfind('}').unwrap();
+        let comma = if listing.members.is_empty() { "" } else { "," };
+        body.insert_str(end, &format!("{comma}\"models\":{value}"));
+        let read = RequestBody::read(body.as_bytes()).unwrap();
+        let models = read.models(body.as_bytes(), 3);
+        let twice = models == Err(BodyError::Duplicate("models"));
+        prop_assert_eq!(twice, listing.models.is_some());
+        if let Some(edit) = read.edit_without_models(Some("n")) {
+            let after = applied(&edit, &body)?;
+            prop_assert!(RequestBody::read(after.as_bytes()).is_ok(), "{}", after);
+        }
     }
 
     #[test]
@@ -124,10 +200,108 @@ fn agrees(body: &[u8]) -> Result<(), TestCaseError> {
         (Err(_), oracle::Verdict::Refused) => {}
         _ => prop_assert!(false, "{:?} but {:?}: {}", read, verdict, shown),
     }
+    let is_error = top_level_error(body);
     if let oracle::Verdict::Refused = verdict {
-        prop_assert!(!top_level_error(body), "{}", shown);
+        prop_assert!(!is_error, "{}", shown);
     }
+    let error = ProviderError::read(body);
+    prop_assert!(!is_error || error.is_some(), "{}", shown);
     Ok(())
+}
+
+/// The body after an edit, with what its other methods say checked.
+fn applied(edit: &Edit, before: &str) -> Result<String, TestCaseError> {
+    let after = edit.apply(before.as_bytes());
+    prop_assert_eq!(edit.len_after(before.len()), after.len());
+    let (len, start) = edit.prefix(before.as_bytes());
+    let pieced = [&start, &before.as_bytes()[len..]].concat();
+    prop_assert_eq!(&pieced, &after);
+    Ok(String::from_utf8(after).unwrap())
+}
+
+/// A JSON object, member by member, which may have `model` and `models` anywhere.
+#[derive(Debug, Clone)]
+struct Listing {
+    lead: String,
+    members: Vec<Written>,
+    /// What stands between the braces where there are no members.
+    gap: String,
+    tail: String,
+    models: Option<String>,
+}
+
+/// A member and the white space around it.
+#[derive(Debug, Clone)]
+struct Written {
+    before: String,
+    key: String,
+    colon: String,
+    value: String,
+    after: String,
+}
+
+impl Written {
+    fn text(&self) -> String {
+        let Self {
+            before,
+            key,
+            colon,
+            value,
+            after,
+        } = self;
+        [before, key, colon, value, after]
+            .map(String::as_str)
+            .concat()
+    }
+
+    fn is(&self, name: &str) -> bool {
+        serde_json::from_str::<String>(&self.key).is_ok_and(|key| key == name)
+    }
+}
+
+impl Listing {
+    fn text(&self) -> String {
+        let members: Vec<_> = self.members.iter().map(Written::text).collect();
+        let inside = if members.is_empty() {
+            &self.gap
+        } else {
+            &members.join(",")
+        };
+        format!("{}{{{inside}}}{}", self.lead, self.tail)
+    }
+
+    /// The text as it must be afterwards, and what was added.
+    fn without_models(&self, name: Option<&str>) -> (String, String) {
+        let mut listing = self.clone();
+        if let Some(at) = self.members.iter().position(|member| member.is("models")) {
+            let gone = listing.members.remove(at);
+            // The comma before it goes, with the white space on both sides of that. The first member
+            // goes with the comma behind it, and all the white space up to there.
+            match at.checked_sub(1) {
+                Some(before) => listing.members[before].after = gone.after,
+                None => listing.gap = gone.after,
+            }
+        }
+        let value = name.map(|name| serde_json::to_string(name).unwrap());
+        let model = listing.members.iter_mut().find(|member| member.is("model"));
+        match (model, value) {
+            (_, None) => (listing.text(), String::new()),
+            (Some(model), Some(value)) => {
+                let old: String = serde_json::from_str(&model.value).unwrap();
+                if Some(old.as_str()) != name {
+                    model.value = value;
+                }
+                (listing.text(), String::new())
+            }
+            (None, Some(value)) => {
+                let comma = if listing.members.is_empty() { "" } else { "," };
+                let added = format!("\"model\":{value}{comma}");
+                let text = listing.text();
+                let at = listing.lead.len() + 1;
+                (format!("{}{added}{}", &text[..at], &text[at..]), added)
+            }
+        }
+    }
 }
 
 /// A JSON object with one `model`, which is `model`; `head` and `tail` stand around it.
@@ -166,6 +340,58 @@ prop_compose! {
             stream: stream.ends_with(":true"),
         }
     }
+}
+
+prop_compose! {
+    fn listing()(
+        lead in space(),
+        others in vec((other_key(), value()), 0..4),
+        model in option((model_key(), model_value(), any::<Index>())),
+        models in option((models_key(), models_value(), any::<Index>())),
+        spaces in vec([space(), space(), space(), space()], 6),
+        gap in space(),
+        tail in space(),
+    ) -> Listing {
+        let mut members = others;
+        for (key, value, at) in model.into_iter().chain(models.clone()) {
+            members.insert(at.index(members.len() + 1), (key, value));
+        }
+        let members = members.into_iter().zip(spaces).map(|((key, value), [before, s1, s2, after])| {
+            Written { before, key, colon: format!("{s1}:{s2}"), value, after }
+        });
+        Listing {
+            lead,
+            members: members.collect(),
+            gap,
+            tail,
+            models: models.map(|(_, value, _)| value),
+        }
+    }
+}
+
+fn model_key() -> impl Strategy<Value = String> {
+    select(&[r#""model""#, r#""mod\u0065l""#][..]).prop_map(str::to_owned)
+}
+
+fn models_key() -> impl Strategy<Value = String> {
+    let keys = &[r#""models""#, r#""mod\u0065ls""#, r#""\u006D\u006fdels""#][..];
+    select(keys).prop_map(str::to_owned)
+}
+
+/// Lists of names more often than not.
+fn models_value() -> impl Strategy<Value = String> {
+    let entry = prop_oneof![
+        6 => model_value(),
+        1 => string(),
+        1 => value(),
+    ];
+    let list = (vec((space(), entry, space()), 0..6), space()).prop_map(|(entries, space)| {
+        let entries = entries
+            .into_iter()
+            .map(|(s0, entry, s1)| format!("{s0}{entry}{s1}"));
+        format!("[{}{space}]", entries.collect::<Vec<_>>().join(","))
+    });
+    prop_oneof![4 => list, 1 => value()]
 }
 
 fn joined(parts: &[&str], with_comma: impl Fn(&str) -> String) -> String {
@@ -396,7 +622,7 @@ mod oracle {
     use std::fmt;
 
     use ai_fallback::core::request::{BodyError, MAX_DEPTH};
-    use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+    use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
     #[derive(Debug)]
     pub enum Verdict {
@@ -434,6 +660,29 @@ mod oracle {
         Verdict::Excepted(broken)
     }
 
+    /// The keys of an object, in their order.
+    pub fn keys(text: &str) -> Vec<String> {
+        let Keys(keys) = serde_json::from_str(text).unwrap();
+        let keys = keys.iter().map(|Key(key)| String::from_utf8_lossy(key));
+        keys.map(|key| key.into_owned()).collect()
+    }
+
+    /// The names in the value of a `models`, or what is wrong with it.
+    pub fn models(value: &str, max: usize) -> Result<Vec<String>, BodyError> {
+        let list = serde_json::from_str::<Vec<IgnoredAny>>(value);
+        let len = list.map_err(|_| BodyError::ModelsNotAList)?.len();
+        let mut names = Vec::new();
+        // What comes before the first entry that is none is kept.
+        let _ = serde_json::Deserializer::from_str(value).deserialize_seq(Names(&mut names));
+        let good = names.iter().take_while(|name| !name.is_empty()).count();
+        match good {
+            _ if len == 0 => Err(BodyError::ModelsEmpty),
+            _ if good == len && len <= max => Ok(names),
+            _ if good >= max => Err(BodyError::ModelsTooMany { max }),
+            _ => Err(BodyError::ModelsEntry),
+        }
+    }
+
     /// How many containers are open at once, in text that is known to be JSON.
     fn depth(text: &str) -> usize {
         let (mut depth, mut deepest) = (0_usize, 0);
@@ -458,6 +707,9 @@ mod oracle {
 
     /// The `model` of an object. Errors where it is no text.
     struct Name(Option<String>);
+
+    /// The strings of an array, up to the first element that is none.
+    struct Names<'a>(&'a mut Vec<String>);
 
     /// A key as bytes, since half of a surrogate pair is no text.
     struct Key(Vec<u8>);
@@ -505,6 +757,21 @@ mod oracle {
                 }
             }
             Ok(self)
+        }
+    }
+
+    impl<'de> Visitor<'de> for Names<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of strings")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+            while let Some(name) = seq.next_element()? {
+                self.0.push(name);
+            }
+            Ok(())
         }
     }
 

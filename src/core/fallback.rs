@@ -5,14 +5,17 @@
 //!                 ┌──────┐
 //!                 │      ▼
 //!   begin ──▶ Routed ── failed, one is left ──▶ Called ── failed, one is left ─┐
-//!                 │                             │  ▲                           │
-//!                 │ good, or none left          │  └───────────────────────────┘
-//!                 ▼                             ▼ good, or none left
-//!                Over ◀─────────────────────────┘
+//!      │          │                             ▲ │  ▲                         │
+//!      │          │                  at once, or│ │  └─────────────────────────┤
+//!      └──────────│────────────────────────────▶┘ │                            ▼
+//!                 │ good, or none left            │ good, or none left       Resting
+//!                 ▼                               ▼
+//!                Over ◀───────────────────────────┘
 //! ```
 //!
 //! *Routed* is an answer that comes through Envoy's router: it can be judged at its first packet,
-//! and passed on from there. *Called* is one that comes from a callout, whole.
+//! and passed on from there. *Called* is one that comes from a callout, whole. *Resting* is the wait before a
+//! service is tried again.
 //!
 //! In `dispatch: router` the router makes attempt after attempt while this is *Routed*, and an attempt
 //! filter judges each. What comes out at the end is either settled already, or an answer that the
@@ -20,30 +23,33 @@
 
 use std::time::Duration;
 
-use super::outcome::{Judge, Origin, Outcome};
+use super::cooldown::Report;
+use super::judge::{Judge, Reading, Verdict};
+use super::outcome::{Ended, Origin, Outcome};
 use super::plan::{Plan, Step, TIMER_SLACK};
+use super::progress::{Progress, Room};
 use super::trail::Trail;
+use super::watch::{Limits, Watch};
 
-/// One request, from its way to the primary up to the first byte of an answer.
+/// One request, from its way to the first service up to the first byte of an answer.
 #[derive(Debug)]
 pub struct Exchange {
     plan: Plan,
+    progress: Progress,
     state: State,
-    stream: bool,
     /// Envoy's router makes the attempts, and keeps the time of each.
-    router_keeps_time: bool,
-    /// The attempt under way, or the last one.
-    attempt: usize,
+    by_router: bool,
     began: Duration,
     attempt_began: Duration,
-    trail: Trail,
-    /// How the last attempt of the trail ended.
-    last: Option<Outcome>,
+    /// How long the service of the attempt under way asks to be left alone.
+    retry_after: Option<Duration>,
 }
 
 #[derive(Debug)]
 enum State {
-    Routed(Judge),
+    Routed(Watch),
+    /// Until then.
+    Resting(Duration),
     /// With the time it has, where there is a limit.
     Called(Option<Duration>),
     Over,
@@ -58,6 +64,8 @@ pub enum Event<'a> {
         origin: Origin,
         /// Its HTTP status.
         status: u16,
+        /// How long the service asks to be left alone.
+        retry_after: Option<Duration>,
         /// No body follows.
         end: bool,
     },
@@ -72,16 +80,16 @@ pub enum Event<'a> {
     },
     /// An attempt filter found the routed answer good, and its headers say so.
     Settled,
-    /// An attempt filter found the routed answer bad, and Envoy's router did not retry.
-    NotRetried(Outcome),
-    /// An attempt of Envoy's router was stopped before anything was sent: its route led elsewhere.
-    NotMade,
+    /// Envoy's router makes no more attempts, and the next one, if any, is known: [`Exchange::take_over`].
+    Abandoned,
     /// The callout brought an answer.
     Answer {
         /// Who made the answer.
         origin: Origin,
         /// Its HTTP status.
         status: u16,
+        /// How long the service asks to be left alone.
+        retry_after: Option<Duration>,
         /// The whole body.
         body: &'a [u8],
     },
@@ -96,9 +104,9 @@ pub enum Event<'a> {
 pub enum Effect {
     /// Hold what there is, and wait for the next event.
     Wait,
-    /// Give the client the routed answer.
+    /// Let go what comes along Envoy's route: the request, or the routed answer.
     Pass,
-    /// Send the request to the service of [`Exchange::step`]. The routed answer is not needed any more.
+    /// Send the request to the service of [`Exchange::current`]. The routed answer is not needed any more.
     Call {
         /// Time for the whole answer; zero is no limit.
         timeout: Duration,
@@ -119,19 +127,17 @@ pub enum Failure {
 }
 
 impl Exchange {
-    /// A request that goes to its primary `now`. `stream`: it asks for a stream.
+    /// A request that begins `now`.
     #[must_use]
-    pub fn begin(now: Duration, plan: Plan, stream: bool) -> Self {
+    pub fn begin(now: Duration, plan: Plan) -> Self {
         Self {
+            state: State::Routed(Watch::new(&plan, now)),
+            progress: Progress::begin(&plan),
             plan,
-            state: State::Routed(Judge::new(stream)),
-            stream,
-            router_keeps_time: false,
-            attempt: 0,
+            by_router: false,
             began: now,
             attempt_began: now,
-            trail: Trail::default(),
-            last: None,
+            retry_after: None,
         }
     }
 
@@ -139,23 +145,37 @@ impl Exchange {
     /// fallback to make.
     #[must_use]
     pub fn by_router(mut self) -> Self {
-        self.router_keeps_time = true;
+        self.by_router = true;
         self
     }
 
-    /// Takes over from Envoy's router, which made so many attempts. `trail` has what the attempt
-    /// filters wrote down: the last attempt may be missing there, when it has not quite ended. Where
-    /// it is there, its outcome is returned.
-    pub fn take_over(&mut self, mut trail: Trail, made: usize) -> Option<Outcome> {
-        let ended = if trail.len() >= made {
-            trail.pop()
-        } else {
-            None
+    /// How the first attempt is made: along Envoy's route (`Pass`), or by a callout. `any_cluster` says that the
+    /// route leads to any service, and not only to the primary.
+    ///
+    /// An answer that is held to its end comes by a callout: Envoy 1.40 lets no filter see that a routed one broke
+    /// off.
+    pub fn start(&mut self, now: Duration, any_cluster: bool) -> Effect {
+        let number = self.progress.current();
+        let is_named = self.current().is_some_and(|step| step.service.is_some());
+        let is_held = self.plan.delivers_complete() && is_named && !self.by_router;
+        if is_held || !(any_cluster || self.plan.is_at_primary(number)) {
+            return self.call(now);
+        }
+        Effect::Pass
+    }
+
+    /// Takes over from Envoy's router, which made so many attempts. `progress` is what the attempt filters wrote
+    /// down. True where all of the attempts are in it: the last may be missing, when it has not quite ended.
+    pub fn take_over(&mut self, progress: Option<Progress>, made: usize) -> bool {
+        let Some(progress) = progress else {
+            return false;
         };
-        self.attempt = self.plan.nth(trail.len()).unwrap_or(self.attempt);
-        self.attempt_began = self.began + trail.took();
-        self.trail = trail;
-        ended
+        self.attempt_began = self.began + progress.took() + progress.wait();
+        if let State::Routed(watch) = &mut self.state {
+            *watch = Watch::new(&self.plan, self.attempt_began);
+        }
+        self.progress.replace(progress);
+        self.progress.made() >= made
     }
 
     /// Takes in what happened at `now`, and says what to do. An event that comes too late changes
@@ -163,45 +183,43 @@ impl Exchange {
     pub fn step(&mut self, now: Duration, event: &Event<'_>) -> Effect {
         match (&mut self.state, event) {
             (
-                State::Routed(judge),
+                State::Routed(watch),
                 &Event::Headers {
                     origin,
                     status,
+                    retry_after,
                     end,
                 },
-            ) => match judge.on_headers(origin, status, end) {
-                Some(Outcome::RequestTimeout) => {
-                    let outcome = self.router_timeout();
-                    self.ended(now, outcome)
+            ) => {
+                self.retry_after = retry_after;
+                match watch.on_headers(now, origin, status, end) {
+                    Some(verdict) => self.judged(now, &self.named(verdict)),
+                    None if self.plan.fallback().is_some() => Effect::Wait,
+                    None => self.judged(now, &Outcome::Status(status).into()),
                 }
-                Some(outcome) => self.ended(now, outcome),
-                None if self.plan.fallback().is_some() => Effect::Wait,
-                None => self.ended(now, Outcome::Status(status)),
-            },
-            (State::Routed(judge), &Event::Body { size, bytes, end }) => {
-                match judge.on_body(size, bytes, end) {
-                    Some(outcome) => self.ended(now, outcome),
+            }
+            (State::Routed(watch), &Event::Body { size, bytes, end }) => {
+                match watch.on_body(now, size, bytes, end) {
+                    Some(verdict) => self.judged(now, &verdict),
                     None => Effect::Wait,
                 }
             }
             (State::Routed(_), Event::Due) => match self.overdue(now) {
-                Some(outcome) => self.ended(now, outcome),
+                Some(outcome) => self.judged(now, &outcome.into()),
                 None => Effect::Wait,
             },
             (State::Routed(_), Event::Settled) => {
                 self.state = State::Over;
                 Effect::Pass
             }
-            (State::Routed(_), &Event::NotRetried(outcome)) => self.ended(now, outcome),
-            (State::Routed(_), Event::NotMade) => match self.time_left(now) {
-                Some(timeout) => self.call(now, self.attempt, timeout),
-                None => self.ended(now, Outcome::RequestTimeout),
-            },
+            (State::Routed(_), Event::Abandoned) => self.go_on(now),
+            (State::Resting(until), Event::Due) if *until <= now => self.call(now),
             (
                 State::Called(timeout),
                 &Event::Answer {
                     origin,
                     status,
+                    retry_after,
                     body,
                 },
             ) => {
@@ -213,9 +231,11 @@ impl Exchange {
                     }
                     origin => origin,
                 };
-                self.ended(now, Outcome::of_answer(origin, status, body, self.stream))
+                self.retry_after = retry_after;
+                let verdict = Judge::whole(Reading::of(&self.plan), origin, status, body);
+                self.judged(now, &verdict)
             }
-            (State::Called(_), Event::Refused) => self.ended(now, Outcome::Reset),
+            (State::Called(_), Event::Refused) => self.judged(now, &Outcome::Reset.into()),
             (State::Over, _) => Effect::Pass,
             _ => Effect::Wait,
         }
@@ -225,27 +245,55 @@ impl Exchange {
     /// time itself.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.waits().map(|(due, _)| due).min()
+        match &self.state {
+            State::Routed(watch) => {
+                let waits = watch.waits(self.limits()).map(|(due, _)| due);
+                waits.chain(self.total_deadline()).min()
+            }
+            State::Resting(until) => Some(*until),
+            _ => None,
+        }
     }
 
     /// The attempt under way, or the last one.
     #[must_use]
-    pub fn current(&self) -> Option<Step<'_>> {
-        self.plan.step(self.attempt)
+    pub fn current(&self) -> Option<&Step> {
+        self.plan.step(self.progress.current())
     }
 
-    /// Whether another service could still be tried.
+    /// The plan.
     #[must_use]
-    pub fn has_next(&self) -> bool {
-        !matches!(self.state, State::Over) && self.plan.after(self.attempt).is_some()
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How far the request has come in it.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// What the attempts say about the health of their services. Each is told once.
+    pub fn tell_reports(&mut self) -> Vec<Report> {
+        self.progress.tell_reports()
+    }
+
+    /// Whether the request may have to be sent by a callout yet.
+    #[must_use]
+    pub fn may_call(&self) -> bool {
+        match self.state {
+            State::Over => false,
+            State::Routed(_) => self.progress.has_next(&self.plan),
+            _ => true,
+        }
     }
 
     /// The part of the routed answer's body of `size` bytes that is to be read: where it starts, and
     /// its length. `None` when that answer is not wanted any more.
     #[must_use]
-    pub fn wanted(&self, size: usize) -> Option<(usize, usize)> {
+    pub fn wanted(&self, size: usize, end: bool) -> Option<(usize, usize)> {
         match &self.state {
-            State::Routed(judge) => Some(judge.wanted(size)),
+            State::Routed(watch) => Some(watch.wanted(size, end)),
             _ => None,
         }
     }
@@ -258,13 +306,13 @@ impl Exchange {
 
     /// Keeps the time of the attempt under way, since Envoy's router turned out not to.
     pub fn keep_time(&mut self) {
-        self.router_keeps_time = false;
+        self.by_router = false;
     }
 
     /// Whether Envoy's router makes the attempts.
     #[must_use]
     pub fn is_by_router(&self) -> bool {
-        self.router_keeps_time
+        self.by_router
     }
 
     /// Whether the answer has been settled.
@@ -273,121 +321,146 @@ impl Exchange {
         matches!(self.state, State::Over)
     }
 
-    /// Whether the attempt under way goes to the primary.
-    #[must_use]
-    pub fn is_at_primary(&self) -> bool {
-        self.attempt == 0
-    }
-
-    /// The Model API of the request, by name.
-    #[must_use]
-    pub fn api_name(&self) -> &str {
-        &self.plan.api().name
-    }
-
-    /// Every attempt that has ended.
+    /// What was tried.
     #[must_use]
     pub fn trail(&self) -> &Trail {
-        &self.trail
+        self.progress.trail()
     }
 
     /// The service that gave the answer, where a named one did. Once [`is_over`](Self::is_over).
     #[must_use]
     pub fn answered_by(&self) -> Option<&str> {
-        self.last.filter(|outcome| outcome.is_from_service())?;
-        self.current()?.service.map(|service| service.name.as_str())
+        self.progress
+            .last()
+            .filter(|ended| ended.outcome.is_from_service())?;
+        Some(&self.current()?.service.as_ref()?.name)
     }
 
-    fn ended(&mut self, now: Duration, outcome: Outcome) -> Effect {
+    fn judged(&mut self, now: Duration, verdict: &Verdict) -> Effect {
+        let retry_after = self.retry_after.take();
+        let ended = Ended::new(
+            verdict.outcome,
+            verdict.error.as_ref(),
+            retry_after,
+            self.plan.fallback(),
+        );
         let took = now.saturating_sub(self.attempt_began);
-        if let Some(step) = self.plan.step(self.attempt) {
-            self.trail.push(step, outcome, took);
+        let room = Room {
+            left: self.left(now),
+            max_wait: None,
+            random: now.as_nanos() as u64,
+        };
+        self.progress.end(&self.plan, ended, took, room);
+        self.go_on(now)
+    }
+
+    /// Goes on to the next attempt, or ends.
+    fn go_on(&mut self, now: Duration) -> Effect {
+        if self.progress.is_exhausted() {
+            return self.finish();
         }
-        self.last = Some(outcome);
-        if let Some((next, timeout)) = self.next_after(now, outcome) {
-            return self.call(now, next, timeout);
+        match self.progress.wait() {
+            Duration::ZERO => self.call(now),
+            wait => {
+                self.state = State::Resting(now + wait);
+                Effect::Wait
+            }
         }
+    }
+
+    fn finish(&mut self) -> Effect {
         let was_called = matches!(self.state, State::Called(_));
         self.state = State::Over;
+        let outcome = self
+            .progress
+            .last()
+            .map_or(Outcome::Reset, |ended| ended.outcome);
         match outcome {
-            // Without rules of fallback, what Envoy says of a broken attempt is the answer.
-            _ if self.plan.fallback().is_none() => Effect::Pass,
+            // Without rules of fallback, what Envoy says of a broken attempt along its route is the answer.
+            _ if !was_called && self.plan.fallback().is_none() => Effect::Pass,
             Outcome::Reset => Effect::Fail(Failure::Transport),
-            Outcome::FirstPacketTimeout | Outcome::RequestTimeout => Effect::Fail(Failure::Timeout),
+            outcome if outcome.is_timeout() => Effect::Fail(Failure::Timeout),
             _ if was_called => Effect::Deliver,
             _ => Effect::Pass,
         }
     }
 
-    fn call(&mut self, now: Duration, attempt: usize, timeout: Duration) -> Effect {
-        self.attempt = attempt;
+    fn call(&mut self, now: Duration) -> Effect {
+        // Whatever Envoy's router still does is not wanted.
+        self.by_router = false;
         self.attempt_began = now;
-        self.state = State::Called(Some(timeout).filter(|timeout| !timeout.is_zero()));
-        Effect::Call { timeout }
+        let has_next = self.progress.has_next_after_silence(&self.plan);
+        let timeout = self.plan.time_for_attempt(self.left(now), has_next);
+        self.state = State::Called(timeout);
+        Effect::Call {
+            timeout: timeout.unwrap_or_default(),
+        }
     }
 
-    /// The attempt to make after this outcome, and the time it has.
-    fn next_after(&self, now: Duration, outcome: Outcome) -> Option<(usize, Duration)> {
-        self.plan
-            .fallback()
-            .filter(|rules| outcome.falls_back(rules))?;
-        Some((self.plan.after(self.attempt)?, self.time_left(now)?))
+    /// What is left of the total timeout.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let total = self.plan.total_timeout()?;
+        Some((self.began + total).saturating_sub(now))
     }
 
-    /// The time that a callout has; zero is no limit. `None` where all of it is used up.
-    fn time_left(&self, now: Duration) -> Option<Duration> {
-        let fallback = self.plan.fallback()?;
-        let left = match fallback.total_timeout {
-            Some(total) => Some(
-                (self.began + total)
-                    .checked_sub(now)
-                    .filter(|left| *left > TIMER_SLACK)?,
-            ),
-            None => None,
-        };
-        let timeout = fallback.request_timeout.into_iter().chain(left).min();
-        Some(timeout.unwrap_or_default())
+    fn total_deadline(&self) -> Option<Duration> {
+        self.plan.fallback()?;
+        Some(self.began + self.plan.total_timeout()?)
     }
 
     fn overdue(&self, now: Duration) -> Option<Outcome> {
-        self.waits()
-            .filter(|(due, _)| *due <= now)
-            .min_by_key(|(due, _)| *due)
-            .map(|(_, outcome)| outcome)
+        let State::Routed(watch) = &self.state else {
+            return None;
+        };
+        let own = watch.overdue(now, self.limits());
+        own.or_else(|| {
+            self.total_deadline()
+                .filter(|due| *due <= now)
+                .map(|_| Outcome::RequestTimeout)
+        })
     }
 
-    /// What a timeout of Envoy's router means.
-    fn router_timeout(&self) -> Outcome {
-        let patience = self
-            .plan
-            .patience(self.stream)
-            .filter(|_| self.router_keeps_time);
-        patience.map_or(Outcome::RequestTimeout, |patience| patience.outcome)
+    /// Gives a timeout of Envoy's router its name.
+    fn named(&self, verdict: Verdict) -> Verdict {
+        match verdict.outcome {
+            Outcome::RequestTimeout if self.by_router => self
+                .plan
+                .patience()
+                .map_or(verdict, |patience| patience.outcome.into()),
+            _ => verdict,
+        }
     }
 
-    /// Everything that is waited for: until when, and what it means if it does not come.
-    fn waits(&self) -> impl Iterator<Item = (Duration, Outcome)> {
-        let fallback = self.plan.fallback().filter(|_| self.is_routed());
-        let own = fallback.filter(|_| !self.router_keeps_time);
-        let request = own.and_then(|rules| Some(self.attempt_began + rules.request_timeout?));
-        let total = fallback.and_then(|rules| Some(self.began + rules.total_timeout?));
-        let first_packet = own
-            .filter(|_| self.awaits_first_packet())
-            .and_then(|rules| Some(self.attempt_began + rules.first_packet_timeout?));
-        [
-            (first_packet, Outcome::FirstPacketTimeout),
-            (request, Outcome::RequestTimeout),
-            (total, Outcome::RequestTimeout),
-        ]
-        .into_iter()
-        .filter_map(|(due, outcome)| Some((due?, outcome)))
-    }
-
-    /// A slow answer is better than none, so the last attempt has no first packet timeout.
-    fn awaits_first_packet(&self) -> bool {
-        match &self.state {
-            State::Routed(judge) => self.stream && !judge.has_first_packet() && self.has_next(),
-            _ => false,
+    /// What the time of the routed answer is kept for. A slow answer is better than none, so the last attempt has no
+    /// first packet timeout.
+    fn limits(&self) -> Limits {
+        let Some(rules) = self.plan.fallback() else {
+            return Limits::default();
+        };
+        let has_next = self.progress.has_next_after_silence(&self.plan);
+        let left = self.left(self.attempt_began);
+        let first_packet = rules
+            .first_packet_timeout
+            .filter(|_| self.plan.is_stream() && has_next);
+        if self.by_router {
+            // The router has one timeout for all attempts, that of the first. What a later one has to leave to the
+            // next, and the first packet of an answer that is held, are left to us; a little later than the router.
+            let waits_for_held = self.plan.delivers_complete() && !self.progress.is_answering();
+            let is_cut = has_next && !rules.reserve.is_zero();
+            return Limits {
+                first_packet: first_packet.filter(|_| waits_for_held),
+                answer: self
+                    .plan
+                    .time_for_attempt(left, has_next)
+                    .filter(|_| is_cut)
+                    .map(|time| time + TIMER_SLACK),
+                idle: None,
+            };
+        }
+        Limits {
+            first_packet,
+            answer: self.plan.time_for_attempt(left, has_next),
+            idle: rules.stream_idle_timeout,
         }
     }
 }

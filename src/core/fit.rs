@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::config::Credentials;
-use super::plan::Step;
+use super::plan::{Plan, Step};
+use super::request::{Edit, RequestBody};
 
 /// Request headers that hold a client's credentials.
 const CREDENTIALS: [&str; 6] = [
@@ -42,17 +43,40 @@ pub const ROUTER_CONTROLS: [&str; 8] = [
     "x-envoy-upstream-rq-timeout-ms",
 ];
 
-/// The prefix of the filter's own headers. A client cannot send them.
+/// The prefix of the filter's own headers. They are for it alone.
 const OWN_PREFIX: &str = "x-ai-fallback-";
+
+/// With the value `off`, a request asks for no fallback.
+pub const OFF_HEADER: &str = "x-ai-fallback";
+
+/// How often a request came through a filter like this one. It goes to named services, since one of them may be a
+/// gateway that leads back here.
+pub const HOPS_HEADER: &str = "x-ai-hops";
 
 /// A header, by its lower-case name.
 pub type Header = (String, Vec<u8>);
 
-impl<'a> Step<'a> {
+impl Plan {
+    /// The edit that makes a request body fit an attempt; `None` where nothing changes.
+    #[must_use]
+    pub fn edit(&self, step: &Step, body: &RequestBody) -> Option<Edit> {
+        match self.uses_client_models() {
+            true => body.edit_without_models(step.model.as_deref()),
+            false => body.edit(step.model.as_deref()?),
+        }
+    }
+}
+
+impl Step {
     /// The path to send, where it differs from `path`.
     #[must_use]
     pub fn path(&self, path: &[u8]) -> Option<Vec<u8>> {
-        match self.service?.path.render(path, self.model) {
+        match self
+            .service
+            .as_ref()?
+            .path
+            .render(path, self.model.as_deref())
+        {
             Cow::Borrowed(_) => None,
             Cow::Owned(path) => Some(path),
         }
@@ -60,37 +84,52 @@ impl<'a> Step<'a> {
 
     /// The authority to send, where the service has its own.
     #[must_use]
-    pub fn authority(&self) -> Option<&'a str> {
-        self.service?.authority.as_deref()
+    pub fn authority(&self) -> Option<&str> {
+        self.service.as_ref()?.authority.as_deref()
     }
 
     /// The headers that every request to the service carries.
     #[must_use]
-    pub fn headers(&self) -> &'a [(String, String)] {
-        self.service.map_or(&[], |service| &service.headers)
+    pub fn headers(&self) -> &[(String, String)] {
+        self.service
+            .as_ref()
+            .map_or(&[], |service| &service.headers)
     }
 
     /// Whether a client's header with this name stays behind.
     #[must_use]
     pub fn withholds(&self, name: &str) -> bool {
-        name.starts_with(OWN_PREFIX)
-            || (CREDENTIALS.contains(&name)
-                && self
-                    .service
-                    .is_some_and(|service| service.credentials == Credentials::Service))
+        let Some(service) = &self.service else {
+            return is_own(name);
+        };
+        is_own(name)
+            || name == HOPS_HEADER
+            || (service.credentials == Credentials::Service && CREDENTIALS.contains(&name))
+    }
+
+    /// The header that counts the hops, where it is sent. `hops` counts this one; `None`: they are not counted.
+    #[must_use]
+    pub fn hops(&self, hops: Option<u32>) -> Option<Header> {
+        let hops = hops.filter(|_| self.service.is_some())?;
+        Some((HOPS_HEADER.to_owned(), hops.to_string().into_bytes()))
     }
 
     /// The headers of a whole new request, made from those that the client sent.
     ///
     /// A value that is not UTF-8 is left out: the SDK has no callout that could carry it.
     #[must_use]
-    pub fn request_headers(&self, original: &[Header], body_len: usize) -> Vec<Header> {
+    pub fn request_headers(
+        &self,
+        original: &[Header],
+        body_len: usize,
+        hops: Option<u32>,
+    ) -> Vec<Header> {
         let mut headers: Vec<Header> = original
             .iter()
             .filter(|(name, value)| !self.replaces(name) && std::str::from_utf8(value).is_ok())
             .map(|(name, value)| (name.clone(), self.fitted(name, value)))
             .collect();
-        headers.extend(self.own_headers());
+        headers.extend(self.own_headers(hops));
         headers.push((
             "content-length".to_owned(),
             body_len.to_string().into_bytes(),
@@ -108,6 +147,7 @@ impl<'a> Step<'a> {
         &self,
         original: &[Header],
         body_len: usize,
+        hops: Option<u32>,
         now: &[Header],
     ) -> Vec<Header> {
         let original = original
@@ -120,14 +160,14 @@ impl<'a> Step<'a> {
             })
             .collect();
         headers.extend(now.iter().filter(|(name, _)| is_routers_own(name)).cloned());
-        headers.extend(self.own_headers());
+        headers.extend(self.own_headers(hops));
         headers
     }
 
-    fn own_headers(&self) -> impl Iterator<Item = Header> {
-        self.headers()
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+    fn own_headers(&self, hops: Option<u32>) -> impl Iterator<Item = Header> {
+        let own = self.headers().iter();
+        own.map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+            .chain(self.hops(hops))
     }
 
     fn replaces(&self, name: &str) -> bool {
@@ -151,6 +191,21 @@ impl<'a> Step<'a> {
         };
         other.unwrap_or_else(|| value.to_vec())
     }
+}
+
+/// How often a request came through already, as the hops header says. What cannot be read counts as nothing:
+/// only those on the way here could have written it.
+#[must_use]
+pub fn hops(headers: &[Header]) -> u32 {
+    let values = headers.iter().filter(|(name, _)| name == HOPS_HEADER);
+    let numbers = values.flat_map(|(_, value)| value.split(|&byte| byte == b','));
+    let numbers =
+        numbers.filter_map(|number| std::str::from_utf8(number).ok()?.trim().parse().ok());
+    numbers.max().unwrap_or_default()
+}
+
+fn is_own(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX) || name == OFF_HEADER
 }
 
 /// Headers that Envoy's router sets anew for each attempt.

@@ -1,9 +1,10 @@
 //! What an answer, or its absence, means: the table of `docs/behaviour.md`.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::config::Fallback;
-use super::sse::{self, FirstEvent};
+use super::config::{Fallback, StatusSet};
+use super::provider_error::{ErrorKind, ProviderError};
 
 /// Who made an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Outcome {
     Status(u16),
     /// The gateway itself answered with this status.
     Intercepted(u16),
-    /// A stream that opened well began with an error.
+    /// A stream that opened well holds an error.
     StreamError,
     /// A good status, and no body.
     Empty,
@@ -35,33 +36,33 @@ pub enum Outcome {
     FirstPacketTimeout,
     /// No answer within its time.
     RequestTimeout,
+    /// An answer that is held to its end came to a halt.
+    StreamIdleTimeout,
+}
+
+/// How an attempt ended, and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The kind of error that the service told of.
+    pub kind: Option<ErrorKind>,
+    /// How long the service asks to be left alone.
+    pub retry_after: Option<Duration>,
+    /// The request goes on, where there is somebody to go to.
+    pub fails: bool,
 }
 
 impl Outcome {
-    /// Whether the rules of `fallback` send the request on after this.
-    #[must_use]
-    pub fn falls_back(self, fallback: &Fallback) -> bool {
-        match self {
-            Self::Status(status) => fallback.on_status.contains(status),
-            Self::Intercepted(status) => {
-                !fallback.only_backend_errors && fallback.on_status.contains(status)
-            }
-            _ => true,
-        }
-    }
-
-    /// Reads what [`Display`](fmt::Display) wrote. A status that was intercepted cannot be told.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "stream_error" => Some(Self::StreamError),
-            "empty" => Some(Self::Empty),
-            "reset" => Some(Self::Reset),
-            "first_packet_timeout" => Some(Self::FirstPacketTimeout),
-            "request_timeout" => Some(Self::RequestTimeout),
-            status => status.parse().ok().map(Self::Status),
-        }
-    }
+    /// Those that are words in the trail of attempts.
+    pub const WORDS: [(&'static str, Outcome); 6] = [
+        ("stream_error", Outcome::StreamError),
+        ("empty", Outcome::Empty),
+        ("reset", Outcome::Reset),
+        ("first_packet_timeout", Outcome::FirstPacketTimeout),
+        ("request_timeout", Outcome::RequestTimeout),
+        ("stream_idle_timeout", Outcome::StreamIdleTimeout),
+    ];
 
     /// Whether the answer came from the service.
     #[must_use]
@@ -69,14 +70,35 @@ impl Outcome {
         matches!(self, Self::Status(_) | Self::StreamError | Self::Empty)
     }
 
-    /// What a whole answer means.
+    /// Whether the service was silent.
     #[must_use]
-    pub fn of_answer(origin: Origin, status: u16, body: &[u8], stream: bool) -> Self {
-        let mut judge = Judge::new(stream);
-        judge
-            .on_headers(origin, status, body.is_empty())
-            .or_else(|| judge.on_body(body.len(), body, true))
-            .unwrap_or(Self::Status(status))
+    pub fn is_timeout(self) -> bool {
+        matches!(
+            self,
+            Self::FirstPacketTimeout | Self::RequestTimeout | Self::StreamIdleTimeout
+        )
+    }
+
+    /// Whether it says that the service is not well. A refusal of this one request does not.
+    #[must_use]
+    pub fn is_unhealthy(self) -> bool {
+        match self {
+            Self::Status(status) => StatusSet::AVAILABILITY.contains(status),
+            Self::Intercepted(_) => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the same service may be asked again: it is not well, but it spoke.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        self.is_unhealthy() && !self.is_timeout()
+    }
+
+    /// Whether the service refused the key that it was sent, or the account of it.
+    #[must_use]
+    pub fn is_refused_key(self) -> bool {
+        matches!(self, Self::Status(401..=403))
     }
 }
 
@@ -86,100 +108,47 @@ impl fmt::Display for Outcome {
         match self {
             Self::Status(status) => write!(f, "{status}"),
             Self::Intercepted(_) => f.write_str("intercepted"),
-            Self::StreamError => f.write_str("stream_error"),
-            Self::Empty => f.write_str("empty"),
-            Self::Reset => f.write_str("reset"),
-            Self::FirstPacketTimeout => f.write_str("first_packet_timeout"),
-            Self::RequestTimeout => f.write_str("request_timeout"),
+            other => {
+                let word = Self::WORDS.iter().find(|(_, outcome)| outcome == other);
+                f.write_str(word.map_or("", |(word, _)| word))
+            }
         }
     }
 }
 
-/// Judges an answer while it arrives, as early as its bytes allow.
-///
-/// An answer with a good status is undecided until its first packet: its headers say little, since
-/// many services send them before they know whether they can answer.
-#[derive(Debug)]
-pub struct Judge {
-    stream: bool,
-    status: u16,
-    /// Bytes of comments that need not be read again.
-    skipped: usize,
-    first_packet: bool,
-}
-
-impl Judge {
-    /// The most bytes of a first event that are read to find an error in it. A longer event is
-    /// taken for a good one.
-    pub const MAX_FIRST_EVENT: usize = 16 * 1024;
-
-    /// A judge for the answer to a request that asked for a stream, or did not.
+impl Ended {
+    /// What follows from an outcome by these rules. `error` is what the service says of it.
     #[must_use]
-    pub fn new(stream: bool) -> Self {
+    pub fn new(
+        outcome: Outcome,
+        error: Option<&ProviderError>,
+        retry_after: Option<Duration>,
+        rules: Option<&Fallback>,
+    ) -> Self {
+        let reads_errors = rules.is_some_and(Fallback::reads_errors);
         Self {
-            stream,
-            status: 0,
-            skipped: 0,
-            first_packet: false,
+            outcome,
+            kind: error.filter(|_| reads_errors).and_then(|error| error.kind),
+            retry_after,
+            fails: rules.is_some_and(|rules| fails(outcome, error, rules)),
         }
     }
+}
 
-    /// The headers came; `end` says that no body follows. `None`: the body decides.
-    pub fn on_headers(&mut self, origin: Origin, status: u16, end: bool) -> Option<Outcome> {
-        self.status = status;
-        match origin {
-            Origin::Gateway => Some(Outcome::Intercepted(status)),
-            Origin::Transport => Some(Outcome::Reset),
-            Origin::Timeout => Some(Outcome::RequestTimeout),
-            Origin::Service if !(200..300).contains(&status) => Some(Outcome::Status(status)),
-            Origin::Service if end => Some(Outcome::Empty),
-            Origin::Service => None,
-        }
+fn fails(outcome: Outcome, error: Option<&ProviderError>, rules: &Fallback) -> bool {
+    if error.is_some_and(|error| rules.except_errors.contains(error)) {
+        return false;
     }
-
-    /// The body has `size` bytes so far, and `bytes` are those that are [`wanted`](Self::wanted);
-    /// `end` says that no more follow. `None`: not decided yet.
-    pub fn on_body(&mut self, size: usize, bytes: &[u8], end: bool) -> Option<Outcome> {
-        if !self.stream {
-            return match (size, end) {
-                (0, true) => Some(Outcome::Empty),
-                (0, false) => None,
-                _ => Some(Outcome::Status(self.status)),
-            };
+    match outcome {
+        Outcome::Status(status) => {
+            rules.on_status.contains(status)
+                || error.is_some_and(|error| {
+                    rules.on_errors.contains(error) || rules.has_targets_for(error.kind)
+                })
         }
-        match sse::first_event(bytes, end) {
-            FirstEvent::Error => Some(Outcome::StreamError),
-            FirstEvent::Good => Some(Outcome::Status(self.status)),
-            FirstEvent::OnlyComments { .. } if end => Some(Outcome::Empty),
-            FirstEvent::OnlyComments { skip } => {
-                self.skipped += skip;
-                // A line that is longer than what is read would be read again and again.
-                (skip == 0 && bytes.len() >= Self::MAX_FIRST_EVENT)
-                    .then_some(Outcome::Status(self.status))
-            }
-            FirstEvent::Begun => {
-                self.first_packet = true;
-                (bytes.len() >= Self::MAX_FIRST_EVENT).then_some(Outcome::Status(self.status))
-            }
+        Outcome::Intercepted(status) => {
+            !rules.only_backend_errors && rules.on_status.contains(status)
         }
-    }
-
-    /// The part of a body of `size` bytes that is to be read: where it starts, and its length. Of a
-    /// body that is no stream nothing is read, only that it has begun matters.
-    #[must_use]
-    pub fn wanted(&self, size: usize) -> (usize, usize) {
-        match self.stream {
-            true => (
-                self.skipped,
-                size.saturating_sub(self.skipped).min(Self::MAX_FIRST_EVENT),
-            ),
-            false => (0, 0),
-        }
-    }
-
-    /// Whether a byte of the body that is no comment has come.
-    #[must_use]
-    pub fn has_first_packet(&self) -> bool {
-        self.first_packet
+        _ => true,
     }
 }

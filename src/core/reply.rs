@@ -1,7 +1,9 @@
 //! Errors made by the filter, in the shape of the API that was called.
 
 use super::fallback::Failure;
+use super::plan::Denied;
 use super::request::{BodyError, json_string};
+use super::wish::BadWish;
 
 /// An answer that the filter makes itself. The body is JSON.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,9 +25,17 @@ pub enum Shape {
 
 /// What went wrong.
 #[derive(Debug)]
-pub enum Problem<'a> {
+pub enum Problem {
     /// The request body cannot be used.
-    Body(&'a BodyError),
+    Body(BodyError),
+    /// A header asks for something that cannot be done.
+    Header(BadWish),
+    /// The caller may not use what the request asks for.
+    Denied(Denied),
+    /// The caller may not use every model, and the body cannot be read.
+    Unreadable,
+    /// The request came through this gateway too often.
+    Loop,
     /// No service gave an answer.
     NoAnswer(Failure),
 }
@@ -43,6 +53,9 @@ impl Shape {
     }
 }
 
+/// The most characters of a name that an error repeats.
+const MAX_SHOWN: usize = 200;
+
 /// One row of the table of errors.
 struct Row {
     status: u16,
@@ -56,7 +69,7 @@ struct Row {
 impl Reply {
     /// The reply that tells `problem` to the client.
     #[must_use]
-    pub fn new(shape: Shape, problem: &Problem<'_>) -> Self {
+    pub fn new(shape: Shape, problem: &Problem) -> Self {
         let row = row(problem);
         let message = json_string(&row.message);
         let body = match shape {
@@ -78,7 +91,7 @@ impl Reply {
     }
 }
 
-fn row(problem: &Problem<'_>) -> Row {
+fn row(problem: &Problem) -> Row {
     match problem {
         Problem::Body(error) => Row {
             status: 400,
@@ -87,6 +100,27 @@ fn row(problem: &Problem<'_>) -> Row {
             anthropic_type: "invalid_request_error",
             message: error.to_string(),
             param: error.param(),
+        },
+        Problem::Header(BadWish { header, expected }) => Row {
+            status: 400,
+            openai_type: "invalid_request_error",
+            openai_code: "invalid_header",
+            anthropic_type: "invalid_request_error",
+            message: ["the request header ", header, " is not ", expected].concat(),
+            param: None,
+        },
+        Problem::Denied(denied) => forbidden(denied_message(denied), denied_param(denied)),
+        Problem::Unreadable => forbidden(
+            "this caller may not use every model, and the request body is not one whose model can be read".to_owned(),
+            None,
+        ),
+        Problem::Loop => Row {
+            status: 508,
+            openai_type: "server_error",
+            openai_code: "loop_detected",
+            anthropic_type: "api_error",
+            message: "the request came back to this gateway too often; a model service leads here again".to_owned(),
+            param: None,
         },
         Problem::NoAnswer(Failure::Transport) => Row {
             status: 502,
@@ -104,5 +138,34 @@ fn row(problem: &Problem<'_>) -> Row {
             message: "no model service answered in time; see x-ai-fallback-attempts".to_owned(),
             param: None,
         },
+    }
+}
+
+fn forbidden(message: String, param: Option<&'static str>) -> Row {
+    Row {
+        status: 403,
+        openai_type: "permission_error",
+        openai_code: "access_denied",
+        anthropic_type: "permission_error",
+        message,
+        param,
+    }
+}
+
+fn denied_message(denied: &Denied) -> String {
+    let (what, name) = match denied {
+        Denied::Entry(entry) => ("the entry of `models` ", entry),
+        Denied::Model(model) => ("the model ", model),
+        Denied::Service(service) => ("the service ", service),
+    };
+    let shown: String = name.chars().take(MAX_SHOWN).collect();
+    ["this caller may not use ", what, "`", &shown, "`"].concat()
+}
+
+fn denied_param(denied: &Denied) -> Option<&'static str> {
+    match denied {
+        Denied::Entry(_) => Some("models"),
+        Denied::Model(_) => Some("model"),
+        Denied::Service(_) => None,
     }
 }

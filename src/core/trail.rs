@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::outcome::Outcome;
+use super::outcome::Ended;
 use super::plan::Step;
 
 const SEPARATOR: &str = ", ";
@@ -21,19 +21,22 @@ impl Trail {
         Self(text)
     }
 
-    /// Adds an attempt.
-    pub fn push(&mut self, step: Step<'_>, outcome: Outcome, took: Duration) {
-        let separator = if self.0.is_empty() { "" } else { SEPARATOR };
-        let (name, millis) = (step.name(), took.as_millis());
+    /// Adds an attempt; the kind of error, where it is known, is its fourth field.
+    pub fn push(&mut self, step: &Step, ended: &Ended, took: Duration) {
+        self.separate();
+        let (name, outcome, millis) = (step.name(), ended.outcome, took.as_millis());
         // Writing to a String cannot fail.
-        let _ = write!(self.0, "{separator}{name};{outcome};{millis}ms");
+        let _ = write!(self.0, "{name};{outcome};{millis}ms");
+        if let Some(kind) = ended.kind {
+            self.remark(kind.name());
+        }
     }
 
-    /// Takes the last attempt away. Returns how it ended, where that can be told.
-    pub fn pop(&mut self) -> Option<Outcome> {
-        let start = self.0.rfind(SEPARATOR).unwrap_or_default();
-        let last = self.0.split_off(start);
-        last.split(';').nth(1).and_then(Outcome::parse)
+    /// Adds a service that was skipped: `openai;cooling`.
+    pub fn push_cooling(&mut self, step: &Step) {
+        self.separate();
+        self.0.push_str(step.name());
+        self.remark("cooling");
     }
 
     /// Adds a word to the last attempt.
@@ -42,78 +45,62 @@ impl Trail {
         self.0.push_str(word);
     }
 
-    /// Number of attempts.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries().count()
-    }
-
-    /// Whether no attempt has ended yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The time that all of them took.
-    #[must_use]
-    pub fn took(&self) -> Duration {
-        let millis = |entry: &str| entry.split(';').nth(2)?.strip_suffix("ms")?.parse().ok();
-        self.entries()
-            .filter_map(millis)
-            .map(Duration::from_millis)
-            .sum()
-    }
-
     /// The trail as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    fn entries(&self) -> impl Iterator<Item = &str> {
-        self.0.split(SEPARATOR).filter(|entry| !entry.is_empty())
+    fn separate(&mut self) {
+        if !self.0.is_empty() {
+            self.0.push_str(SEPARATOR);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::outcome::Outcome;
+    use crate::core::plan::Health;
+    use crate::core::provider_error::ErrorKind;
 
-    const PRIMARY: Step<'static> = Step {
+    const PRIMARY: Step = Step {
         service: None,
         model: None,
+        retries: 0,
+        after: None,
+        health: Health::Good,
     };
 
+    fn ended(outcome: Outcome, kind: Option<ErrorKind>) -> Ended {
+        Ended {
+            outcome,
+            kind,
+            retry_after: None,
+            fails: true,
+        }
+    }
+
     #[test]
-    fn what_is_pushed_can_be_counted_and_popped() {
+    fn what_was_tried_and_what_was_skipped_stand_in_order() {
         let mut trail = Trail::default();
-        assert_eq!(
-            (trail.len(), trail.pop(), trail.took()),
-            (0, None, Duration::ZERO)
-        );
-        trail.push(PRIMARY, Outcome::Status(503), Duration::from_millis(12));
-        trail.push(
-            PRIMARY,
-            Outcome::StreamError,
-            Duration::from_micros(840_900),
-        );
+        trail.push_cooling(&PRIMARY);
+        let refused = ended(Outcome::Status(400), Some(ErrorKind::ContextLength));
+        trail.push(&PRIMARY, &refused, Duration::from_millis(12));
+        let broken = ended(Outcome::StreamError, None);
+        trail.push(&PRIMARY, &broken, Duration::from_micros(840_900));
         assert_eq!(
             trail.as_str(),
-            "primary;503;12ms, primary;stream_error;840ms"
+            "primary;cooling, primary;400;12ms;context_length, primary;stream_error;840ms"
         );
-        assert_eq!((trail.len(), trail.took()), (2, Duration::from_millis(852)));
-        assert_eq!(trail.pop(), Some(Outcome::StreamError));
-        assert_eq!(trail.as_str(), "primary;503;12ms");
-        assert_eq!(trail.pop(), Some(Outcome::Status(503)));
-        assert!(trail.is_empty());
     }
 
     #[test]
     fn a_remark_goes_to_the_last_attempt() {
         let mut trail = Trail::default();
-        trail.push(PRIMARY, Outcome::Reset, Duration::ZERO);
+        trail.push(&PRIMARY, &ended(Outcome::Reset, None), Duration::ZERO);
         trail.remark("too_large");
         assert_eq!(trail.as_str(), "primary;reset;0ms;too_large");
-        assert_eq!(trail.took(), Duration::ZERO);
     }
 }

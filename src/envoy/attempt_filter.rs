@@ -5,6 +5,7 @@
 //! first of the cluster's `http_filters`: what it takes for the client's headers must not hold what
 //! another filter added for this service.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,107 +16,115 @@ use super::answer::{self, ATTEMPTS_HEADER, SERVICE_HEADER};
 use super::attempts::Attempts;
 use super::host;
 use super::router::{self, NOT_MADE, RETRY_HEADER};
-use crate::core::config::Config;
 use crate::core::handoff::Handoff;
-use crate::core::outcome::{Judge, Origin, Outcome};
+use crate::core::judge::Verdict;
+use crate::core::outcome::{Ended, Origin, Outcome};
 use crate::core::plan::{Plan, Step};
+use crate::core::progress::{Progress, Room};
 use crate::core::request::RequestBody;
-use crate::core::trail::Trail;
+use crate::core::retry_after;
+use crate::core::watch::{Limits, Watch};
 
 /// The filter of one attempt.
 pub struct AttemptFilter {
+    id: u32,
     attempts: Rc<Attempts>,
-    attempt: Option<Attempt>,
+    attempt: Option<Rc<RefCell<Attempt>>>,
 }
 
 /// An attempt that belongs to a plan.
-struct Attempt {
+pub struct Attempt {
+    id: u32,
+    attempts: Rc<Attempts>,
     handoff: Handoff,
-    plan: Plan,
-    number: usize,
-    has_next: bool,
+    progress: Progress,
     began: Duration,
-    judge: Judge,
-    body: RequestBodyState,
+    watch: Watch,
+    request: RequestState,
+    retry_after: Option<Duration>,
     /// Bytes of the response body that Envoy holds.
     response_size: usize,
-    answer: AnswerState,
+    /// The answer was judged, or none is awaited.
+    is_decided: bool,
+    /// The deadline that the timer has for this attempt.
+    due: Option<Duration>,
 }
 
-enum RequestBodyState {
-    /// It goes on as it comes.
-    Untouched,
-    /// It is held, `size` bytes so far, to change the model in it.
-    Held { size: usize },
-}
-
-enum AnswerState {
-    /// It has not been judged.
-    Awaited,
-    /// The router was asked for a retry.
-    Failed { outcome: Outcome, took: Duration },
-    /// It goes to the client.
-    Settled,
+/// What is done with the request before it goes to the service.
+struct RequestState {
+    /// It is held until then.
+    rests_until: Option<Duration>,
+    /// Its body is held, to change the model in it.
+    changes_body: bool,
+    /// How much of the body is held.
+    size: usize,
 }
 
 impl AttemptFilter {
-    /// A filter for the attempt that Envoy begins.
+    /// A filter for the attempt that Envoy begins, with this context id.
     #[must_use]
-    pub fn new(attempts: Rc<Attempts>) -> Self {
+    pub fn new(id: u32, attempts: Rc<Attempts>) -> Self {
         Self {
+            id,
             attempts,
             attempt: None,
         }
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Attempt) -> Action) -> Action {
+        let Some(attempt) = &self.attempt else {
+            return Action::Continue;
+        };
+        let action = act(&mut attempt.borrow_mut());
+        if attempt.borrow().due.is_some() {
+            self.attempts.wait_for(self.id, attempt);
+        }
+        action
     }
 }
 
 impl HttpContext for AttemptFilter {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         // Without a plan this is a callout, or a request without fallback.
-        let Some(handoff) = router::handoff() else {
+        let Some(handoff) = router::handoff(&self.attempts.config) else {
             return Action::Continue;
         };
-        let Some(attempt) = Attempt::begin(handoff, &self.attempts.config) else {
+        let made = router::attempts_made();
+        let Some(handoff) = handoff.filter(|_| made > 0) else {
             self.attempts.on_unknown_plan();
             // From the second attempt on, the headers are those of another service.
-            return match router::attempts_made() {
+            return match made {
                 0 | 1 => Action::Continue,
                 _ => refuse(),
             };
         };
-        self.attempt
-            .insert(attempt)
-            .on_request_headers(&self.attempts, end)
+        let attempt = Attempt::begin(self.id, Rc::clone(&self.attempts), handoff, made);
+        let attempt = self.attempt.insert(Rc::new(RefCell::new(attempt)));
+        let action = attempt.borrow_mut().on_request_headers(made, end);
+        if attempt.borrow().due.is_some() {
+            self.attempts.wait_for(self.id, attempt);
+        }
+        action
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        self.attempt.as_mut().map_or(Action::Continue, |attempt| {
-            attempt.on_request_body(size, end)
-        })
+        self.with(|attempt| attempt.on_request_body(size, end))
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.attempt
-            .as_mut()
-            .map_or(Action::Continue, Attempt::on_request_end)
+        self.with(|attempt| attempt.on_request_body(attempt.request.size, true))
     }
 
     fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
-        self.attempt
-            .as_mut()
-            .map_or(Action::Continue, |attempt| attempt.on_response_headers(end))
+        self.with(|attempt| attempt.on_response_headers(end))
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        self.attempt.as_mut().map_or(Action::Continue, |attempt| {
-            attempt.on_response_body(size, end)
-        })
+        self.with(|attempt| attempt.on_response_body(size, end))
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.attempt
-            .as_mut()
-            .map_or(Action::Continue, Attempt::on_response_trailers)
+        self.with(|attempt| attempt.on_response_body(attempt.response_size, true))
     }
 }
 
@@ -123,7 +132,8 @@ impl Context for AttemptFilter {
     /// The attempt is over. Envoy ends it before it begins the next one.
     fn on_done(&mut self) -> bool {
         if let Some(attempt) = &self.attempt {
-            attempt.write_down();
+            attempt.borrow_mut().on_end();
+            self.attempts.waiting.borrow_mut().remove(&self.id);
         }
         true
     }
@@ -138,204 +148,307 @@ fn refuse() -> Action {
 }
 
 impl Attempt {
-    fn begin(handoff: Handoff, config: &Config) -> Option<Self> {
-        let plan = handoff.plan(config)?;
-        let number = plan.nth(router::attempts_made().checked_sub(1)?)?;
-        Some(Self {
-            has_next: plan.after(number).is_some(),
-            judge: Judge::new(handoff.stream),
+    fn begin(id: u32, attempts: Rc<Attempts>, handoff: Handoff, made: usize) -> Self {
+        let written = match made {
+            1 => None,
+            _ => router::progress(),
+        };
+        let now = host::now();
+        Self {
+            id,
+            attempts,
+            progress: written.unwrap_or_else(|| Progress::begin(&handoff.plan)),
+            watch: Watch::new(&handoff.plan, now),
             handoff,
-            plan,
-            number,
-            began: host::now(),
-            body: RequestBodyState::Untouched,
+            began: now,
+            request: RequestState {
+                rests_until: None,
+                changes_body: false,
+                size: 0,
+            },
+            retry_after: None,
             response_size: 0,
-            answer: AnswerState::Awaited,
-        })
+            is_decided: false,
+            due: None,
+        }
     }
 
-    fn on_request_headers(&mut self, attempts: &Attempts, end: bool) -> Action {
-        let Some(step) = self.plan.step(self.number) else {
+    fn plan(&self) -> &Plan {
+        &self.handoff.plan
+    }
+
+    fn step(&self) -> Option<&Step> {
+        self.plan().step(self.progress.current())
+    }
+
+    fn on_request_headers(&mut self, made: usize, end: bool) -> Action {
+        let Some(step) = self.step() else {
             return Action::Continue;
         };
-        let in_its_cluster = match self.number {
-            0 => attempts.was_in_its_cluster(step),
-            _ => attempts.is_in_its_cluster(step),
+        let may_go = match made {
+            1 => self.attempts.was_in_its_cluster(step),
+            _ => {
+                !self.progress.is_exhausted()
+                    && !router::is_taken_over()
+                    && self.attempts.is_in_its_cluster(step)
+            }
         };
-        if !in_its_cluster {
-            self.answer = AnswerState::Settled;
+        if !may_go {
+            self.is_decided = true;
             return refuse();
         }
-        if self.number > 0 {
-            attempts.metrics.fallback();
+        if made > 1 {
+            self.attempts
+                .metrics
+                .next_attempt(self.plan(), &self.progress);
             self.fit_headers(step);
+            self.request.changes_body = !end && self.changes_body();
+            self.rest();
         }
-        // Written now: this attempt may end without another word.
-        if let Some(cluster) = self.next_cluster() {
-            router::set_cluster(cluster);
+        match self.holds_request() {
+            true => Action::Pause,
+            false => Action::Continue,
         }
-        if end || !self.changes_body() {
-            return Action::Continue;
+    }
+
+    /// Waits before the service is tried again. Envoy's own back-off is for all attempts, and not for some.
+    fn rest(&mut self) {
+        let wait = self.progress.wait();
+        if !wait.is_zero() {
+            self.request.rests_until = Some(self.began + wait);
+            self.update_due(self.began);
         }
-        self.body = RequestBodyState::Held { size: 0 };
-        Action::Pause
+    }
+
+    fn holds_request(&self) -> bool {
+        self.request.changes_body || self.request.rests_until.is_some()
     }
 
     fn on_request_body(&mut self, size: usize, end: bool) -> Action {
-        match &mut self.body {
-            RequestBodyState::Untouched => Action::Continue,
-            RequestBodyState::Held { size: held } => {
-                *held = size;
-                if end {
-                    self.on_request_end()
-                } else {
-                    Action::Pause
-                }
-            }
+        self.request.size = size;
+        if end && self.request.changes_body {
+            self.request.changes_body = false;
+            self.fit_body(size);
+        }
+        match self.holds_request() {
+            true => Action::Pause,
+            false => Action::Continue,
         }
     }
 
-    fn on_request_end(&mut self) -> Action {
-        if let RequestBodyState::Held { size } = self.body {
-            self.body = RequestBodyState::Untouched;
-            self.fit_body(size);
+    /// The time of what is waited for has come.
+    pub fn on_due(&mut self, now: Duration) {
+        self.due = None;
+        if self.request.rests_until.is_some_and(|until| until <= now) {
+            self.request.rests_until = None;
+            self.began = now;
+            self.watch = Watch::new(self.plan(), now);
+            if !self.request.changes_body {
+                host::resume_request();
+            }
+        } else if let Some(outcome) = self.watch.overdue(now, self.limits()) {
+            self.give_up(now, outcome);
         }
-        Action::Continue
+        self.update_due(now);
     }
 
     fn on_response_headers(&mut self, end: bool) -> Action {
-        if !matches!(self.answer, AnswerState::Awaited) {
+        if self.is_decided {
             return Action::Continue;
         }
-        let status = host::header(MapType::HttpResponseHeaders, ":status");
-        let status = answer::status(status.as_deref());
-        // Filters of the cluster can answer too; what they say is said for the service.
-        match self.judge.on_headers(Origin::Service, status, end) {
-            Some(outcome) => self.decide(outcome),
-            None => Action::Pause,
+        let now = host::now();
+        let map = MapType::HttpResponseHeaders;
+        let status = answer::status(host::header(map, ":status").as_deref());
+        if status >= 400 {
+            self.retry_after = retry_after::read(|name| host::header(map, name), host::wall_now());
         }
+        // Filters of the cluster can answer too; what they say is said for the service.
+        let verdict = self.watch.on_headers(now, Origin::Service, status, end);
+        let action = self.act_on(now, verdict);
+        if !self.is_decided && self.plan().delivers_complete() {
+            // Until now the request filter has waited for the first packet.
+            self.progress.begins_to_answer();
+            router::set_progress(&self.progress);
+        }
+        action
     }
 
     fn on_response_body(&mut self, size: usize, end: bool) -> Action {
-        if !matches!(self.answer, AnswerState::Awaited) {
+        if self.is_decided {
             return Action::Continue;
         }
         self.response_size = size;
-        match self.judge_body(end) {
-            Some(outcome) => self.decide(outcome),
-            None => Action::Pause,
-        }
+        let now = host::now();
+        let verdict = self.judge_body(now, end);
+        self.act_on(now, verdict)
     }
 
     /// Shows all that is held of the body, a part at a time: comments are not read again.
-    fn judge_body(&mut self, end: bool) -> Option<Outcome> {
+    fn judge_body(&mut self, now: Duration, end: bool) -> Option<Verdict> {
         let size = self.response_size;
+        let mut wanted = self.watch.wanted(size, end);
         loop {
-            let wanted = self.judge.wanted(size);
             let last = wanted.0 + wanted.1 >= size;
             let bytes = host::response_body(wanted);
-            let outcome = self.judge.on_body(size, &bytes, end && last);
-            if last || outcome.is_some() || self.judge.wanted(size).0 == wanted.0 {
-                return outcome;
+            let verdict = self.watch.on_body(now, size, &bytes, end && last);
+            let next = self.watch.wanted(size, end);
+            if last || verdict.is_some() || next == wanted {
+                return verdict;
             }
+            wanted = next;
         }
     }
 
-    fn on_response_trailers(&mut self) -> Action {
-        self.on_response_body(self.response_size, true)
+    fn act_on(&mut self, now: Duration, verdict: Option<Verdict>) -> Action {
+        let action = match verdict {
+            Some(verdict) => self.decide(now, &verdict),
+            None => Action::Pause,
+        };
+        self.update_due(now);
+        action
     }
 
     /// Asks for a retry, or lets the answer go on with the two headers.
-    fn decide(&mut self, outcome: Outcome) -> Action {
-        let took = self.took();
+    fn decide(&mut self, now: Duration, verdict: &Verdict) -> Action {
         let map = MapType::HttpResponseHeaders;
-        let fails = self
-            .plan
-            .fallback()
-            .is_some_and(|rules| outcome.falls_back(rules));
-        if fails && self.has_next {
-            host::set_header(map, RETRY_HEADER, outcome.to_string().as_bytes());
-            // Where the service is a gateway like this one, its answer would look settled.
-            host::remove_header(map, ATTEMPTS_HEADER);
-            host::remove_header(map, SERVICE_HEADER);
-            self.answer = AnswerState::Failed { outcome, took };
+        if self.end(now, verdict) {
+            self.ask_for_retry(verdict.outcome);
             return Action::Continue;
         }
-        self.answer = AnswerState::Settled;
         // Said by the service itself, it would make the router retry, or go past it to the client.
         host::remove_header(map, RETRY_HEADER);
-        let service = self.plan.step(self.number).and_then(|step| step.service);
+        let service = self.step().and_then(|step| step.service.as_ref());
         let service = service.map(|service| service.name.as_str());
-        answer::tell(&self.trail(outcome, took), service);
+        answer::tell(self.progress.trail(), service);
+        if self.attempts.config.cooldown.is_some() && self.progress.has_reports() {
+            router::set_progress(&self.progress);
+        }
         Action::Continue
     }
 
-    /// Adds a failed attempt to the trail.
-    fn write_down(&self) {
-        let (outcome, took) = match self.answer {
-            AnswerState::Settled => return,
-            AnswerState::Failed { outcome, took } => (outcome, took),
-            AnswerState::Awaited => (self.silence(), self.took()),
-        };
-        router::set_trail(&self.trail(outcome, took));
+    /// Ends an attempt whose answer has begun, and goes no further. Its held headers become those of a failure.
+    fn give_up(&mut self, now: Duration, outcome: Outcome) {
+        self.end(now, &outcome.into());
+        host::set_header(MapType::HttpResponseHeaders, ":status", b"504");
+        self.ask_for_retry(outcome);
+        host::resume_response();
+    }
+
+    fn ask_for_retry(&self, outcome: Outcome) {
+        let map = MapType::HttpResponseHeaders;
+        host::set_header(map, RETRY_HEADER, outcome.to_string().as_bytes());
+        // Where the service is a gateway like this one, its answer would look settled.
+        host::remove_header(map, ATTEMPTS_HEADER);
+        host::remove_header(map, SERVICE_HEADER);
+    }
+
+    /// The attempt ended without an answer.
+    fn on_end(&mut self) {
+        // What was decided waits for nothing.
+        if self.is_decided {
+            return;
+        }
+        let now = host::now();
+        let outcome = self.silence(now);
+        self.end(now, &outcome.into());
+        self.update_due(now);
     }
 
     /// What it means that no answer came.
-    fn silence(&self) -> Outcome {
-        match self.plan.patience(self.handoff.stream) {
-            Some(patience) if patience.is_used_up(self.took()) => patience.outcome,
+    fn silence(&self, now: Duration) -> Outcome {
+        // The router's timeout has run since before the wait.
+        let took = now.saturating_sub(self.began) + self.progress.wait();
+        match self.plan().patience() {
+            Some(patience) if patience.is_used_up(took) => patience.outcome,
             _ => Outcome::Reset,
         }
     }
 
-    fn trail(&self, outcome: Outcome, took: Duration) -> Trail {
-        let mut trail = match self.number {
-            0 => Trail::default(),
-            _ => router::trail(),
+    /// Writes down how the attempt ended, and sends the next one on its way; false where there is none.
+    fn end(&mut self, now: Duration, verdict: &Verdict) -> bool {
+        self.is_decided = true;
+        let rules = self.handoff.plan.fallback();
+        let retry_after = self.retry_after.take();
+        let ended = Ended::new(verdict.outcome, verdict.error.as_ref(), retry_after, rules);
+        let took = now.saturating_sub(self.began);
+        let room = Room {
+            left: self
+                .handoff
+                .deadline
+                .map(|deadline| deadline.saturating_sub(host::wall_now())),
+            // The router's timeout runs while the next attempt waits.
+            max_wait: self.plan().patience().map(|patience| patience.time / 2),
+            random: now.as_nanos() as u64,
         };
-        if let Some(step) = self.plan.step(self.number) {
-            trail.push(step, outcome, took);
+        let goes_on = self.progress.end(&self.handoff.plan, ended, took, room);
+        // An answer that goes to the client says all of it in its headers.
+        if goes_on || !verdict.outcome.is_from_service() {
+            router::set_progress(&self.progress);
         }
-        trail
+        let next = self.step().and_then(|step| step.service.as_ref());
+        if let Some(service) = next.filter(|_| goes_on) {
+            router::set_cluster(&service.cluster);
+        }
+        goes_on
     }
 
-    fn took(&self) -> Duration {
-        host::now().saturating_sub(self.began)
+    /// What the time of the answer is kept for, once its headers are held: an answer that has begun can be ended here,
+    /// and before that only by the router.
+    fn limits(&self) -> Limits {
+        let plan = self.plan();
+        let rules = plan
+            .fallback()
+            .filter(|_| plan.delivers_complete() && self.watch.has_headers());
+        let Some(rules) = rules.filter(|_| !self.is_decided) else {
+            return Limits::default();
+        };
+        let waits_for_packet = plan.is_stream() && self.progress.has_next_after_silence(plan);
+        Limits {
+            first_packet: rules.first_packet_timeout.filter(|_| waits_for_packet),
+            answer: None,
+            idle: rules.stream_idle_timeout,
+        }
     }
 
-    fn next_cluster(&self) -> Option<&str> {
-        let next = self.plan.step(self.plan.after(self.number)?)?;
-        next.service.map(|service| service.cluster.as_str())
+    fn update_due(&mut self, now: Duration) {
+        let waits = self.watch.waits(self.limits()).map(|(due, _)| due);
+        let due = waits
+            .chain(self.request.rests_until.filter(|_| !self.is_decided))
+            .min();
+        self.attempts.timer.change(now, self.id, self.due, due);
+        self.due = due;
     }
 
-    fn fit_headers(&self, step: Step<'_>) {
-        log::info!(
-            "event=fallback api={} attempts=\"{}\" next={}",
-            self.handoff.api_name,
-            router::trail().as_str(),
-            step.name()
-        );
+    fn fit_headers(&self, step: &Step) {
         let map = MapType::HttpRequestHeaders;
         let headers = step.retry_headers(
             &self.handoff.original,
             self.handoff.body_len,
+            self.handoff.hops,
             &host::headers(map),
         );
         host::replace_headers(map, &headers);
     }
 
+    /// Whether the body that the router keeps, which is that of the first attempt, is another than this one needs.
     fn changes_body(&self) -> bool {
-        let model = |attempt| self.plan.step(attempt).and_then(|step| step.model);
-        self.number > 0 && (model(self.number) != model(0) || !self.handoff.added.is_empty())
+        let first = Progress::begin(self.plan()).current();
+        let model = |number| {
+            self.plan()
+                .step(number)
+                .and_then(|step| step.model.as_ref())
+        };
+        let current = self.progress.current();
+        current != first && (model(current) != model(first) || !self.handoff.added.is_empty())
     }
 
-    /// Changes the model from the primary's to this service's.
+    /// Changes the model from that of the first attempt to this service's.
     fn fit_body(&self, size: usize) {
         let sent = host::buffer(BufferType::HttpRequestBody, 0, size);
         let added = &self.handoff.added;
         let parts = [sent.get(..added.start), sent.get(added.end..)];
         let mut body = parts.map(Option::unwrap_or_default).concat();
-        let model = self.plan.step(self.number).and_then(|step| step.model);
+        let model = self.step().and_then(|step| step.model.as_deref());
         let edit = model.and_then(|model| RequestBody::read(&body).ok()?.edit(model));
         if let Some(edit) = edit {
             body = edit.apply(&body);

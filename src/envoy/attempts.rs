@@ -1,9 +1,13 @@
 //! What the attempt filters of one worker share, and what they say of a wrong configuration of Envoy.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
+use super::attempt_filter::Attempt;
+use super::deadlines::Timer;
+use super::host;
 use super::metrics::Metrics;
 use super::router;
 use crate::core::config::Config;
@@ -15,6 +19,10 @@ pub struct Attempts {
     pub config: Config,
     /// The metrics.
     pub metrics: Metrics,
+    /// What attempts wait for.
+    pub timer: Timer,
+    /// Those that wait for something.
+    pub waiting: RefCell<HashMap<u32, Rc<RefCell<Attempt>>>>,
     warned: Cell<bool>,
     /// Primaries that were in their cluster.
     checked: RefCell<HashSet<String>>,
@@ -27,16 +35,35 @@ impl Attempts {
         Self {
             config,
             metrics: Metrics::define(),
+            timer: Timer::default(),
+            waiting: RefCell::default(),
             warned: Cell::new(false),
             checked: RefCell::default(),
         }
     }
 
+    /// An attempt waits for something.
+    pub fn wait_for(&self, id: u32, attempt: &Rc<RefCell<Attempt>>) {
+        self.waiting.borrow_mut().insert(id, Rc::clone(attempt));
+    }
+
+    /// Tells every attempt whose time has come.
+    pub fn on_tick(&self) {
+        let now = host::now();
+        while let Some(id) = self.timer.pop(now) {
+            let attempt = self.waiting.borrow().get(&id).map(Rc::clone);
+            if let Some(attempt) = attempt.filter(|_| host::enter(id)) {
+                attempt.borrow_mut().on_due(now);
+            }
+        }
+        self.timer.after_tick(now, false);
+    }
+
     /// Whether Envoy sent an attempt where the plan wants it. Tells once what is wrong if not: it is
     /// the same for every request.
     #[must_use]
-    pub fn is_in_its_cluster(&self, step: Step<'_>) -> bool {
-        let Some(service) = step.service else {
+    pub fn is_in_its_cluster(&self, step: &Step) -> bool {
+        let Some(service) = &step.service else {
             return true;
         };
         if router::chosen_cluster() == service.cluster.as_bytes() {
@@ -56,8 +83,8 @@ impl Attempts {
 
     /// The same for a primary: asked until it was right once, since it costs a host call.
     #[must_use]
-    pub fn was_in_its_cluster(&self, primary: Step<'_>) -> bool {
-        let Some(service) = primary.service else {
+    pub fn was_in_its_cluster(&self, primary: &Step) -> bool {
+        let Some(service) = &primary.service else {
             return true;
         };
         let mut checked = self.checked.borrow_mut();

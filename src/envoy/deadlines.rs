@@ -1,10 +1,56 @@
 //! Deadlines of streams, on the one timer that a plugin has.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::host;
+
 /// Envoy counts ticks in milliseconds, and takes zero for off.
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
+
+/// The timer of one plugin in one worker, and what is due by it.
+#[derive(Debug, Default)]
+pub struct Timer(RefCell<Deadlines>);
+
+impl Timer {
+    /// Moves a stream from one deadline to another. It is told with the first tick after it.
+    pub fn change(&self, now: Duration, stream: u32, from: Option<Duration>, to: Option<Duration>) {
+        if from == to {
+            return;
+        }
+        if let Some(period) = self.0.borrow_mut().change(now, stream, from, to) {
+            host::set_tick(period);
+        }
+    }
+
+    /// Ticks also where nothing is due: [`Deadlines::tick_anyway`].
+    pub fn tick_anyway(&self, now: Duration) {
+        if let Some(period) = self.0.borrow_mut().tick_anyway(now) {
+            host::set_tick(period);
+        }
+    }
+
+    /// A stream that is due, taken from the table.
+    pub fn pop(&self, now: Duration) -> Option<u32> {
+        self.0.borrow_mut().pop(now)
+    }
+
+    /// Sets the next tick. `anyway`: also where nothing is due.
+    pub fn after_tick(&self, now: Duration, anyway: bool) {
+        let period = self.0.borrow_mut().after_tick(now);
+        host::set_tick(match period.is_zero() && anyway {
+            true => Deadlines::LONGEST_TICK,
+            false => period,
+        });
+    }
+
+    /// Number of deadlines.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
 
 /// Which stream is due when, and when the next tick is. Ticks go on while there are deadlines or streams.
 #[derive(Debug, Default)]

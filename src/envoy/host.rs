@@ -29,6 +29,12 @@ pub fn now() -> Duration {
 #[cfg(not(target_os = "wasi"))]
 #[must_use]
 pub fn now() -> Duration {
+    wall_now()
+}
+
+/// Time since the Unix epoch. All workers share this clock, and it may jump.
+#[must_use]
+pub fn wall_now() -> Duration {
     hostcalls::get_current_time()
         .ok()
         .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
@@ -116,6 +122,11 @@ pub fn call_foreign(name: &str) {
     note("call_foreign", hostcalls::call_foreign_function(name, None));
 }
 
+/// Releases the held request. Envoy does so after the callback.
+pub fn resume_request() {
+    note("resume_request", hostcalls::resume_http_request());
+}
+
 /// Releases the held response. Envoy does so after the callback.
 pub fn resume_response() {
     note("resume_response", hostcalls::resume_http_response());
@@ -161,11 +172,41 @@ pub fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
     hostcalls::define_metric(kind, name).ok()
 }
 
+/// Sets a gauge that all workers share.
+pub fn set_metric(id: u32, value: u64) {
+    note("set_metric", hostcalls::record_metric(id, value));
+}
+
 /// Adds to a metric. Envoy 1.40 refuses to add nothing.
 pub fn add_to_metric(id: u32, delta: i64) {
     if delta != 0 {
         note("add_to_metric", hostcalls::increment_metric(id, delta));
     }
+}
+
+/// Which version of shared data was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(u32);
+
+/// The version of data that is not there yet. Envoy 1.40 checks the version of data that it has, and
+/// takes 0 for "whatever is there". So any other number makes a first write that fails where another
+/// worker was first; Envoy counts versions from 1, and would have to write this many times to come to
+/// this one.
+const ABSENT: Version = Version(u32::MAX);
+
+/// Data that all VMs with this `vm_id` share, on all workers, and its version for the next write. No
+/// bytes where there is none. It outlives a VM, as long as another one has the `vm_id`: Envoy keeps one
+/// on its main thread.
+#[must_use]
+pub fn shared_data(key: &str) -> (Vec<u8>, Version) {
+    let (bytes, version) = hostcalls::get_shared_data(key).unwrap_or_default();
+    (bytes.unwrap_or_default(), version.map_or(ABSENT, Version))
+}
+
+/// Writes shared data. False where another worker has written since `version` was read.
+#[must_use]
+pub fn set_shared_data(key: &str, bytes: &[u8], Version(version): Version) -> bool {
+    hostcalls::set_shared_data(key, Some(bytes), Some(version)).is_ok()
 }
 
 fn as_text(headers: &[Header]) -> Vec<(&str, &str)> {

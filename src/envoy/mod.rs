@@ -3,11 +3,12 @@
 //! `root` takes in the configuration. `request_filter` reads a request and hands it to a `stream`,
 //! which carries out what the core decides. `worker` holds what the streams of one worker share.
 //! `attempt_filter` is the other role, for the attempts of Envoy's router; `router` is what the two
-//! roles tell each other. `host` has every host call.
+//! roles tell each other. `cooldown` is what all workers know of failing services. `host` has every host call.
 
 mod answer;
 mod attempt_filter;
 mod attempts;
+pub mod cooldown;
 mod deadlines;
 mod host;
 mod metrics;

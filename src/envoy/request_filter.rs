@@ -13,8 +13,9 @@ use super::router;
 use super::stream::{Original, Stream};
 use super::unread::Unread;
 use super::worker::Worker;
+use crate::core::admission::Head;
 use crate::core::config::Candidates;
-use crate::core::fallback::Exchange;
+use crate::core::fallback::{Effect, Exchange};
 use crate::core::fit::Header;
 use crate::core::handoff::Handoff;
 use crate::core::plan::{Plan, Step};
@@ -46,6 +47,8 @@ struct Incoming {
     path: Vec<u8>,
     candidates: Candidates,
     headers: Vec<Header>,
+    /// How often the request came through, with this time, where that is counted.
+    hops: Option<u32>,
     /// Bytes of the body that Envoy holds.
     size: usize,
 }
@@ -63,20 +66,25 @@ impl RequestFilter {
 
     fn on_head(&mut self, path: Vec<u8>, candidates: Candidates, end: bool) -> Action {
         let headers = host::headers(MapType::HttpRequestHeaders);
-        let head = Incoming {
+        let mut head = Incoming {
             path,
             candidates,
             headers,
+            hops: None,
             size: 0,
         };
         if head.header(":method") != Some(b"POST") {
             return Action::Continue;
         }
+        head.hops = match self.head(&head).hops() {
+            Ok(hops) => hops,
+            Err(problem) => return self.refuse(&head, &problem),
+        };
         if let Some(reason) = head.unreadable(self.worker.config.max_body_bytes, end) {
             return self.skip(&head, reason);
         }
         if end {
-            return self.refuse(&head, &BodyError::Empty);
+            return self.refuse(&head, &Problem::Body(BodyError::Empty));
         }
         self.phase = Phase::Reading(head);
         Action::Pause
@@ -85,21 +93,25 @@ impl RequestFilter {
     /// Sends a request to its primary without having read it. Its model is not known, so the first
     /// Model API that its path and headers allow says what the primary is.
     fn skip(&mut self, head: &Incoming, reason: Skip) -> Action {
-        self.worker.metrics.skipped(reason);
-        if let Some(api) = head.candidates.unread() {
-            let unread = Unread::new(Rc::clone(api), reason);
-            fit_headers(unread.step(), head);
-            if self.worker.by_router {
-                choose_cluster(unread.step());
-            }
-            self.phase = Phase::Unread(unread);
+        let Some(api) = head.candidates.unread() else {
+            return Action::Continue;
+        };
+        let unread = Unread::new(api, reason);
+        if let Err(problem) = self.head(head).admit_unread(unread.step().name()) {
+            return self.refuse(head, &problem);
         }
+        self.worker.metrics.skipped(reason);
+        fit_headers(unread.step(), head);
+        if self.worker.by_router {
+            choose_cluster(unread.step());
+        }
+        self.phase = Phase::Unread(unread);
         Action::Continue
     }
 
-    fn refuse(&mut self, head: &Incoming, error: &BodyError) -> Action {
-        self.worker.metrics.refused();
-        let reply = Reply::new(Shape::of_path(&head.path), &Problem::Body(error));
+    fn refuse(&mut self, head: &Incoming, problem: &Problem) -> Action {
+        self.worker.metrics.refused(problem);
+        let reply = Reply::new(Shape::of_path(&head.path), problem);
         let answer = Answer::from(reply);
         self.phase = Phase::Answered;
         host::reply(answer.status, &answer.headers, &answer.body);
@@ -114,43 +126,46 @@ impl RequestFilter {
         };
         let parsed = match RequestBody::read(&body) {
             Ok(parsed) => parsed,
-            Err(error) => return self.refuse(&head, &error),
+            Err(error) => return self.refuse(&head, &Problem::Body(error)),
         };
-        let model = parsed.model.as_ref().map(|model| model.name.clone());
-        let Some(api) = head.candidates.first_for(model.as_deref()) else {
-            return Action::Continue;
-        };
-        let plan = Plan::new(Rc::clone(api), model);
-        self.act(plan, parsed, body, head)
+        match self.head(&head).plan(&parsed, &body) {
+            Ok(Some(plan)) => self.act(plan, parsed, body, head),
+            Ok(None) => Action::Continue,
+            Err(problem) => self.refuse(&head, &problem),
+        }
     }
 
-    /// Sends the request to its primary, and keeps what a fallback may need.
-    fn act(&mut self, plan: Plan, parsed: RequestBody, body: Vec<u8>, head: Incoming) -> Action {
-        self.worker.metrics.request();
-        let by_router = self.worker.leaves_fallback_to_router() && plan.after(0).is_some();
-        if let Some(primary) = plan.step(0) {
-            let edit = primary.model.and_then(|model| parsed.edit(model));
-            fit_headers(primary, &head);
-            if let Some(edit) = &edit {
-                fit_body(edit, &body, &head);
-            }
-            if by_router {
-                hand_to_router(&plan, &parsed, edit.as_ref(), &head);
-            }
-            if self.worker.by_router {
-                choose_cluster(primary);
-            }
+    fn head<'a>(&'a self, head: &'a Incoming) -> Head<'a> {
+        Head {
+            config: &self.worker.config,
+            candidates: &head.candidates,
+            headers: &head.headers,
         }
+    }
+
+    /// Sends the request on its way, and keeps what a fallback may need.
+    fn act(
+        &mut self,
+        mut plan: Plan,
+        parsed: RequestBody,
+        body: Vec<u8>,
+        head: Incoming,
+    ) -> Action {
+        self.worker.metrics.request();
+        self.worker.check_health(&mut plan);
         let now = host::now();
-        let exchange = Exchange::begin(now, plan, parsed.stream);
-        let exchange = if by_router {
-            exchange.by_router()
-        } else {
-            exchange
-        };
+        let mut exchange = Exchange::begin(now, plan);
+        if self.worker.leaves_fallback_to_router() && exchange.may_call() {
+            exchange = exchange.by_router();
+        }
+        let effect = exchange.start(now, self.worker.by_router);
+        if effect == Effect::Pass {
+            self.send(&exchange, &parsed, &body, &head);
+        }
         let shape = Shape::of_path(&head.path);
         let original = Original {
             headers: head.headers,
+            hops: head.hops,
             body,
             parsed,
         };
@@ -162,8 +177,31 @@ impl RequestFilter {
             shape,
             original,
         );
-        self.phase = Phase::Acting(self.worker.admit(now, self.id, stream));
-        Action::Continue
+        let stream = self.worker.admit(now, self.id, stream);
+        self.phase = Phase::Acting(Rc::clone(&stream));
+        match effect {
+            Effect::Pass => Action::Continue,
+            effect => stream.borrow_mut().begin(now, effect),
+        }
+    }
+
+    /// Lets the request go along Envoy's route, fitted to the service at its end.
+    fn send(&self, exchange: &Exchange, parsed: &RequestBody, body: &[u8], head: &Incoming) {
+        let plan = exchange.plan();
+        let Some(first) = exchange.current() else {
+            return;
+        };
+        let edit = plan.edit(first, parsed);
+        fit_headers(first, head);
+        if let Some(edit) = &edit {
+            fit_body(edit, body, head);
+        }
+        if exchange.is_by_router() {
+            hand_to_router(plan, edit.as_ref(), head);
+        }
+        if self.worker.by_router {
+            choose_cluster(first);
+        }
     }
 
     fn rest_of_request(&self) -> Action {
@@ -300,8 +338,8 @@ fn is_json(content_type: &[u8]) -> bool {
     essence == b"application/json" || essence == b"text/json" || essence.ends_with(b"+json")
 }
 
-/// Makes the held request headers fit the primary.
-fn fit_headers(step: Step<'_>, head: &Incoming) {
+/// Makes the held request headers fit a service.
+fn fit_headers(step: &Step, head: &Incoming) {
     let map = MapType::HttpRequestHeaders;
     for (name, _) in head.headers.iter().filter(|(name, _)| step.withholds(name)) {
         host::remove_header(map, name);
@@ -315,40 +353,37 @@ fn fit_headers(step: Step<'_>, head: &Incoming) {
     for (name, value) in step.headers() {
         host::set_header(map, name, value.as_bytes());
     }
+    if let Some((name, value)) = step.hops(head.hops) {
+        host::set_header(map, &name, &value);
+    }
 }
 
 /// Leaves the attempts of a plan to Envoy's router and the attempt filters.
-fn hand_to_router(plan: &Plan, parsed: &RequestBody, edit: Option<&Edit>, head: &Incoming) {
-    let added = edit.filter(|_| parsed.model.is_none());
-    let handoff = Handoff {
-        api: plan.api().index,
-        api_name: plan.api().name.clone(),
-        model: parsed.model.as_ref().map(|model| model.name.clone()),
-        stream: parsed.stream,
-        added: added.map_or(0..0, |edit| {
-            edit.span.start..edit.span.start + edit.text.len()
-        }),
+fn hand_to_router(plan: &Plan, edit: Option<&Edit>, head: &Incoming) {
+    let total_timeout = plan.total_timeout();
+    router::hand_over(&Handoff {
+        plan: plan.clone(),
+        deadline: total_timeout.map(|total| host::wall_now() + total),
+        added: edit.map_or(0..0, Edit::added),
         body_len: edit.map_or(head.size, |edit| edit.len_after(head.size)),
+        hops: head.hops,
         original: head.headers.clone(),
-    };
-    let retries = std::iter::successors(plan.after(0), |&attempt| plan.after(attempt)).count();
-    router::hand_over(&handoff, retries, plan.patience(parsed.stream));
+    });
 }
 
-/// Tells the route's matcher the cluster of the primary. Without a named primary, the matcher's
-/// `on_no_match` is taken.
-fn choose_cluster(primary: Step<'_>) {
-    if let Some(service) = primary.service {
+/// Tells the route's matcher the cluster of a service. Without a named service, the matcher's `on_no_match` is
+/// taken.
+fn choose_cluster(step: &Step) {
+    if let Some(service) = &step.service {
         router::set_cluster(&service.cluster);
         router::choose_route_again();
     }
 }
 
-/// Makes the held body fit the primary: only the bytes of the model name change.
+/// Makes the held body fit a service: only the bytes of the model name change, and `models` goes.
 fn fit_body(edit: &Edit, body: &[u8], head: &Incoming) {
-    let mut start = body.get(..edit.span.start).unwrap_or_default().to_vec();
-    start.extend_from_slice(&edit.text);
-    host::replace_start(BufferType::HttpRequestBody, edit.span.end, &start);
+    let (length, start) = edit.prefix(body);
+    host::replace_start(BufferType::HttpRequestBody, length, &start);
     if head.header("content-length").is_some() {
         let length = edit.len_after(body.len()).to_string();
         host::set_header(

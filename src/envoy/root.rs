@@ -40,8 +40,10 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some(Role::Requests(worker)) = &self.role {
-            worker.on_tick();
+        match &self.role {
+            Some(Role::Requests(worker)) => worker.on_tick(),
+            Some(Role::Attempts(attempts)) => attempts.on_tick(),
+            None => {}
         }
     }
 
@@ -55,7 +57,7 @@ impl RootContext for Root {
                 Some(Box::new(RequestFilter::new(id, Rc::clone(worker))))
             }
             Some(Role::Attempts(attempts)) => {
-                Some(Box::new(AttemptFilter::new(Rc::clone(attempts))))
+                Some(Box::new(AttemptFilter::new(id, Rc::clone(attempts))))
             }
             // Envoy makes no stream for a plugin that refused its configuration. The SDK panics on
             // `None`.

@@ -7,17 +7,19 @@
 use proxy_wasm::types::MapType;
 
 use super::host;
+use crate::core::config::Config;
 use crate::core::fit::ROUTER_CONTROLS;
 use crate::core::handoff::Handoff;
-use crate::core::plan::Patience;
-use crate::core::trail::Trail;
+use crate::core::progress::Progress;
 
 /// The cluster of the next attempt: the route's matcher reads `wasm.ai_fallback.cluster`.
 const CLUSTER: &[&str] = &["ai_fallback.cluster"];
 /// The [`Handoff`].
 const PLAN: &[&str] = &["ai_fallback.plan"];
-/// The attempts that have ended, as `x-ai-fallback-attempts` shows them.
-const TRAIL: &[&str] = &["ai_fallback.trail"];
+/// The [`Progress`].
+const PROGRESS: &[&str] = &["ai_fallback.progress"];
+/// Anything, once the request filter makes the attempts itself.
+const TAKEN_OVER: &[&str] = &["ai_fallback.taken_over"];
 
 /// Asks Envoy's router for a retry. The value is the outcome, or [`NOT_MADE`].
 pub const RETRY_HEADER: &str = "x-ai-fallback-retry";
@@ -34,9 +36,10 @@ pub fn choose_route_again() {
     host::call_foreign("clear_route_cache");
 }
 
-/// Hands a plan to the attempt filters, and allows the router that many retries.
-pub fn hand_over(handoff: &Handoff, retries: usize, patience: Option<Patience>) {
+/// Hands a plan to the attempt filters, and allows the router as many retries as it needs.
+pub fn hand_over(handoff: &Handoff) {
     host::set_property(PLAN, &handoff.encode());
+    let retries = handoff.plan.max_attempts().saturating_sub(1);
     let map = MapType::HttpRequestHeaders;
     for (name, _) in &handoff.original {
         if ROUTER_CONTROLS.contains(&name.as_str()) {
@@ -44,7 +47,7 @@ pub fn hand_over(handoff: &Handoff, retries: usize, patience: Option<Patience>) 
         }
     }
     host::set_header(map, "x-envoy-max-retries", retries.to_string().as_bytes());
-    if let Some(patience) = patience {
+    if let Some(patience) = handoff.plan.patience() {
         let millis = patience.time.as_millis().to_string();
         host::set_header(
             map,
@@ -54,22 +57,32 @@ pub fn hand_over(handoff: &Handoff, retries: usize, patience: Option<Patience>) 
     }
 }
 
-/// The plan of this request, where there is one.
+/// The plan of this request, where there is one; the inner `None` is one of another configuration.
 #[must_use]
-pub fn handoff() -> Option<Handoff> {
-    Handoff::decode(&host::property(PLAN)?)
+pub fn handoff(config: &Config) -> Option<Option<Handoff>> {
+    Some(Handoff::decode(config, &host::property(PLAN)?))
 }
 
-/// The attempts that have ended.
+/// How far the attempt filters have come, where one of them has written it down.
 #[must_use]
-pub fn trail() -> Trail {
-    let text = host::property(TRAIL).and_then(|text| String::from_utf8(text).ok());
-    Trail::read(text.unwrap_or_default())
+pub fn progress() -> Option<Progress> {
+    Progress::decode(&host::property(PROGRESS)?)
 }
 
-/// Writes down the attempts that have ended.
-pub fn set_trail(trail: &Trail) {
-    host::set_property(TRAIL, trail.as_str().as_bytes());
+/// Writes down how far the request has come.
+pub fn set_progress(progress: &Progress) {
+    host::set_property(PROGRESS, &progress.encode());
+}
+
+/// Tells the attempt filters that the request filter makes the attempts itself.
+pub fn take_over() {
+    host::set_property(TAKEN_OVER, b"1");
+}
+
+/// Whether the request filter makes the attempts itself.
+#[must_use]
+pub fn is_taken_over() -> bool {
+    host::property(TAKEN_OVER).is_some()
 }
 
 /// How many attempts Envoy's router has begun. To an attempt filter, its own is the last of them.

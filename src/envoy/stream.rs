@@ -7,19 +7,22 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
 use super::host::{self, Token};
-use super::router::{self, NOT_MADE, RETRY_HEADER};
+use super::router::{self, RETRY_HEADER};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
-use crate::core::outcome::{Origin, Outcome};
+use crate::core::outcome::Origin;
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
+use crate::core::retry_after;
 
 /// The request as the client sent it, kept while a fallback may need it.
 #[derive(Debug)]
 pub struct Original {
     /// All headers, with the pseudo headers.
     pub headers: Vec<Header>,
+    /// How often the request came through, with this time, where that is counted.
+    pub hops: Option<u32>,
     /// The whole body.
     pub body: Vec<u8>,
     /// What the body says.
@@ -52,7 +55,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream whose request goes to its primary.
+    /// A stream whose request begins.
     #[must_use]
     pub fn new(
         now: Duration,
@@ -62,7 +65,7 @@ impl Stream {
         shape: Shape,
         original: Original,
     ) -> Self {
-        let original = exchange.has_next().then_some(original);
+        let original = exchange.may_call().then_some(original);
         let mut stream = Self {
             id,
             worker,
@@ -75,6 +78,11 @@ impl Stream {
         };
         stream.update_deadline(now);
         stream
+    }
+
+    /// Carries out what the request begins with, where that is not Envoy's route.
+    pub fn begin(&mut self, now: Duration, effect: Effect) -> Action {
+        self.carry_out(now, effect)
     }
 
     /// The headers of the routed answer came.
@@ -105,8 +113,16 @@ impl Stream {
         self.on_event(&Event::Headers {
             origin,
             status,
+            retry_after: self.retry_after(status, MapType::HttpResponseHeaders),
             end,
         })
+    }
+
+    /// How long the service asks to be left alone, where that makes a difference.
+    fn retry_after(&self, status: u16, map: MapType) -> Option<Duration> {
+        let rules = self.exchange.plan().fallback();
+        rules.filter(|_| status >= 400)?;
+        retry_after::read(|name| host::header(map, name), host::wall_now())
     }
 
     /// The answer of Envoy's router, after all the attempts that it made.
@@ -115,29 +131,32 @@ impl Stream {
         if host::header(map, ATTEMPTS_HEADER).is_some() {
             self.original = None;
             let now = host::now();
+            if self.worker.cooling.is_some() {
+                self.take_over();
+            }
             self.exchange.step(now, &Event::Settled);
+            self.report();
             self.update_deadline(now);
             return Action::Continue;
         }
-        let ended = self
-            .exchange
-            .take_over(router::trail(), router::attempts_made());
-        // The router did not retry: a circuit breaker is open, or the body is larger than it keeps.
-        if let Some(label) = host::header(map, RETRY_HEADER) {
+        let is_all = self.take_over();
+        // The router did not retry: a circuit breaker is open, the body is larger than it keeps, or the attempt
+        // filter let it make no more.
+        let is_told = host::header(map, RETRY_HEADER).is_some();
+        if is_told {
             host::remove_header(map, RETRY_HEADER);
-            // An attempt before it may have ended unseen: then this one is no attempt of the plan.
-            let told = self.exchange.trail().len() + 1;
-            if label == NOT_MADE && told >= router::attempts_made() {
-                return self.on_event(&Event::NotMade);
-            }
-            let outcome = std::str::from_utf8(&label).ok().and_then(Outcome::parse);
-            return self.on_event(&Event::NotRetried(outcome.unwrap_or(Outcome::Reset)));
         }
         // Envoy 1.40 ends the last attempt before its own reply when it times out, and after it else.
-        if let Some(outcome) = ended {
-            return self.on_event(&Event::NotRetried(outcome));
+        if is_told || is_all {
+            return self.on_event(&Event::Abandoned);
         }
         self.on_routed_answer(end)
+    }
+
+    /// Takes over from Envoy's router. True where what the attempt filters wrote down has all of its attempts.
+    fn take_over(&mut self) -> bool {
+        self.exchange
+            .take_over(router::progress(), router::attempts_made())
     }
 
     /// More of the body of the routed answer came: `size` bytes are held now.
@@ -145,7 +164,7 @@ impl Stream {
         if self.exchange.is_over() {
             return Action::Continue;
         }
-        let (action, held) = match self.exchange.wanted(size) {
+        let (action, held) = match self.exchange.wanted(size, end) {
             Some(wanted) => (self.on_body_event(size, wanted, end), size),
             None => (discard_body(size), 0),
         };
@@ -160,7 +179,7 @@ impl Stream {
             return Action::Continue;
         }
         let size = self.held.body.unwrap_or_default();
-        let action = match self.exchange.wanted(size) {
+        let action = match self.exchange.wanted(size, true) {
             Some(wanted) => self.on_body_event(size, wanted, true),
             None => Action::Pause,
         };
@@ -179,8 +198,8 @@ impl Stream {
                 bytes: &bytes,
                 end: end && last,
             });
-            match self.exchange.wanted(size) {
-                Some(next) if !last && next.0 > wanted.0 => wanted = next,
+            match self.exchange.wanted(size, end) {
+                Some(next) if !last && next != wanted => wanted = next,
                 _ => return action,
             }
         }
@@ -189,11 +208,14 @@ impl Stream {
     /// The deadline came.
     pub fn on_due(&mut self) {
         self.due = None;
-        if self.exchange.is_by_router() {
-            self.exchange
-                .take_over(router::trail(), router::attempts_made());
+        let is_routers = self.exchange.is_by_router() && self.exchange.is_routed();
+        if is_routers {
+            self.take_over();
         }
         self.on_event(&Event::Due);
+        if is_routers && !self.exchange.is_routed() {
+            router::take_over();
+        }
     }
 
     /// The answer of the callout came. Its headers and body can be read now.
@@ -216,14 +238,18 @@ impl Stream {
             &Event::Answer {
                 origin,
                 status,
+                retry_after: self.retry_after(status, MapType::HttpCallResponseHeaders),
                 body: &body,
             },
         ) {
-            Effect::Deliver => self.give(Answer {
-                status,
-                headers,
-                body,
-            }),
+            Effect::Deliver => {
+                self.report();
+                self.give(Answer {
+                    status,
+                    headers,
+                    body,
+                });
+            }
             effect => {
                 self.carry_out(now, effect);
             }
@@ -236,9 +262,15 @@ impl Stream {
         self.carry_out(now, effect)
     }
 
+    /// Tells all workers what the attempts say about the health of their services.
+    fn report(&mut self) {
+        self.worker.report(&mut self.exchange);
+    }
+
     fn carry_out(&mut self, now: Duration, mut effect: Effect) -> Action {
         loop {
             self.update_deadline(now);
+            self.report();
             effect = match effect {
                 Effect::Call { timeout } if self.call(timeout) => return Action::Pause,
                 Effect::Call { .. } => self.exchange.step(now, &Event::Refused),
@@ -263,24 +295,19 @@ impl Stream {
         let (Some(original), Some(step)) = (&self.original, self.exchange.current()) else {
             return false;
         };
-        let Some(service) = step.service else {
+        let Some(service) = &step.service else {
             return false;
         };
-        let edited = step
-            .model
-            .and_then(|model| original.parsed.edit(model))
+        let edited = self
+            .exchange
+            .plan()
+            .edit(step, &original.parsed)
             .map(|edit| edit.apply(&original.body));
         let body = edited.as_deref().unwrap_or(&original.body);
-        let headers = step.request_headers(&original.headers, body.len());
-        if !self.exchange.is_at_primary() {
-            self.worker.metrics.fallback();
-            log::info!(
-                "event=fallback api={} attempts=\"{}\" next={}",
-                self.exchange.api_name(),
-                self.exchange.trail().as_str(),
-                service.name
-            );
-        }
+        let headers = step.request_headers(&original.headers, body.len(), original.hops);
+        self.worker
+            .metrics
+            .next_attempt(self.exchange.plan(), self.exchange.progress());
         self.call = host::call(&service.cluster, &headers, body, timeout);
         let Some(token) = self.call else {
             log::warn!(

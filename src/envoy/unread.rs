@@ -10,14 +10,15 @@ use super::answer;
 use super::host;
 use super::metrics::Skip;
 use super::router::RETRY_HEADER;
-use crate::core::config::{ModelApi, Service};
-use crate::core::outcome::{Judge, Outcome};
-use crate::core::plan::Step;
+use crate::core::config::ModelApi;
+use crate::core::judge::{Judge, Reading};
+use crate::core::outcome::{Ended, Outcome};
+use crate::core::plan::{Health, Step};
 use crate::core::trail::Trail;
 
 /// One such request.
 pub struct Unread {
-    api: Rc<ModelApi>,
+    step: Step,
     reason: Skip,
     began: Duration,
 }
@@ -25,9 +26,16 @@ pub struct Unread {
 impl Unread {
     /// A request that goes to the primary of `api` now.
     #[must_use]
-    pub fn new(api: Rc<ModelApi>, reason: Skip) -> Self {
+    pub fn new(api: &ModelApi, reason: Skip) -> Self {
+        let step = Step {
+            service: api.primary.service.as_ref().map(Rc::clone),
+            model: None,
+            retries: 0,
+            after: None,
+            health: Health::Good,
+        };
         Self {
-            api,
+            step,
             reason,
             began: host::now(),
         }
@@ -35,11 +43,8 @@ impl Unread {
 
     /// Where it goes.
     #[must_use]
-    pub fn step(&self) -> Step<'_> {
-        Step {
-            service: self.service(),
-            model: None,
-        }
+    pub fn step(&self) -> &Step {
+        &self.step
     }
 
     /// The headers of the answer came: `openai;200;12ms;too_large`.
@@ -47,18 +52,19 @@ impl Unread {
         let map = MapType::HttpResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
         // Its headers are all that is judged: there is nothing to fall back to.
-        let outcome = Judge::new(false).on_headers(answer::routed_origin(status), status, false);
-        let outcome = outcome.unwrap_or(Outcome::Status(status));
+        let origin = answer::routed_origin(status);
+        let verdict = Judge::new(Reading::default()).on_headers(origin, status, false);
+        let outcome = verdict.map_or(Outcome::Status(status), |verdict| verdict.outcome);
         let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
-        trail.push(self.step(), outcome, took);
+        trail.push(&self.step, &Ended::new(outcome, None, None, None), took);
         trail.remark(self.reason.label());
         host::remove_header(map, RETRY_HEADER);
-        let service = self.service().filter(|_| outcome.is_from_service());
+        let service = self
+            .step
+            .service
+            .as_ref()
+            .filter(|_| outcome.is_from_service());
         answer::tell(&trail, service.map(|service| service.name.as_str()));
-    }
-
-    fn service(&self) -> Option<&Service> {
-        self.api.primary.service.as_deref()
     }
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::deadlines::Deadlines;
+use super::cooldown::Cooling;
+use super::deadlines::Timer;
 use super::host::{self, Token};
 use super::metrics::Metrics;
 use super::router;
 use super::stream::Stream;
 use crate::core::config::{Config, Dispatch};
+use crate::core::fallback::Exchange;
+use crate::core::plan::{Health, Plan};
 
 /// The state of one worker. It is single-threaded: every worker has its own VM.
 pub struct Worker {
@@ -19,10 +22,12 @@ pub struct Worker {
     pub config: Config,
     /// The metrics.
     pub metrics: Metrics,
+    /// The services that are skipped for a time; `None`: none ever is.
+    pub cooling: Option<Cooling>,
     /// Fallbacks are made by Envoy's router.
     pub by_router: bool,
     missing_attempt_filter: Cell<bool>,
-    deadlines: RefCell<Deadlines>,
+    timer: Timer,
     streams: RefCell<HashMap<u32, Rc<RefCell<Stream>>>>,
     calls: RefCell<HashMap<Token, u32>>,
 }
@@ -34,9 +39,10 @@ impl Worker {
         Self {
             by_router: by_router(&config),
             missing_attempt_filter: Cell::new(false),
+            cooling: cooling(&config),
             config,
             metrics: Metrics::define(),
-            deadlines: RefCell::default(),
+            timer: Timer::default(),
             streams: RefCell::default(),
             calls: RefCell::default(),
         }
@@ -46,9 +52,7 @@ impl Worker {
     pub fn admit(&self, now: Duration, id: u32, stream: Stream) -> Rc<RefCell<Stream>> {
         let stream = Rc::new(RefCell::new(stream));
         self.streams.borrow_mut().insert(id, Rc::clone(&stream));
-        if let Some(period) = self.deadlines.borrow_mut().tick_anyway(now) {
-            host::set_tick(period);
-        }
+        self.timer.tick_anyway(now);
         stream
     }
 
@@ -75,12 +79,7 @@ impl Worker {
         from: Option<Duration>,
         to: Option<Duration>,
     ) {
-        if from == to {
-            return;
-        }
-        if let Some(period) = self.deadlines.borrow_mut().change(now, stream, from, to) {
-            host::set_tick(period);
-        }
+        self.timer.change(now, stream, from, to);
     }
 
     /// Hands the answer of a callout to its stream.
@@ -98,26 +97,49 @@ impl Worker {
     /// Tells every stream whose time has come, and sets the next tick.
     pub fn on_tick(&self) {
         let now = host::now();
-        while let Some(id) = self.pop_due(now) {
+        while let Some(id) = self.timer.pop(now) {
             if let Some(stream) = self.stream(id) {
                 stream.borrow_mut().on_due();
             }
         }
         self.metrics.active_streams.set(self.streams.borrow().len());
         self.metrics.active_calls.set(self.calls.borrow().len());
-        self.metrics.deadlines.set(self.deadlines.borrow().len());
+        self.metrics.deadlines.set(self.timer.len());
         self.metrics.memory.set(memory_bytes());
-        host::set_tick(self.next_tick(now));
+        let cooling = self.cooling.as_ref().is_some_and(Cooling::refresh);
+        // The ticks go on until one finds no stream, and no service that cools: a gauge would tell of the
+        // last one for good.
+        let is_idle = self.streams.borrow().is_empty() && !cooling;
+        self.timer.after_tick(now, !is_idle);
     }
 
-    /// The ticks go on until one finds no stream: a gauge would tell of the last one for good.
-    fn next_tick(&self, now: Duration) -> Duration {
-        let period = self.deadlines.borrow_mut().after_tick(now);
-        let idle = self.streams.borrow().is_empty();
-        if period.is_zero() && !idle {
-            return Deadlines::LONGEST_TICK;
+    /// Takes in what all workers know of the services in a plan.
+    pub fn check_health(&self, plan: &mut Plan) {
+        let Some(cooling) = &self.cooling else {
+            return;
+        };
+        let table = cooling.read();
+        let now = host::wall_now();
+        plan.check_health(
+            |service, is_first| match table.cooling_until(service, now) {
+                Some(until) => (Health::Cooling, until),
+                None if !table.is_troubled(service) => (Health::Good, now),
+                // Another request finds out whether it is well again. One that has come down to it has no choice.
+                None if is_first && !cooling.begin_probe(service) => (Health::Cooling, now),
+                None => (Health::Troubled, now),
+            },
+        );
+    }
+
+    /// Tells all workers what attempts say about the health of their services.
+    pub fn report(&self, exchange: &mut Exchange) {
+        let Some(cooling) = &self.cooling else {
+            return;
+        };
+        let reports = exchange.tell_reports();
+        if !reports.is_empty() {
+            cooling.report(&reports);
         }
-        period
     }
 
     /// Whether fallbacks of new requests are left to Envoy's router. Not after an attempt was seen to miss
@@ -138,15 +160,16 @@ impl Worker {
         }
     }
 
-    fn pop_due(&self, now: Duration) -> Option<u32> {
-        self.deadlines.borrow_mut().pop(now)
-    }
-
     /// The stream with this context id, made the one that host calls speak of.
     fn stream(&self, id: u32) -> Option<Rc<RefCell<Stream>>> {
         let stream = self.streams.borrow().get(&id).map(Rc::clone)?;
         host::enter(id).then_some(stream)
     }
+}
+
+fn cooling(config: &Config) -> Option<Cooling> {
+    let names = config.services.iter().map(|service| service.name.clone());
+    Some(Cooling::new(config.cooldown?, names.collect()))
 }
 
 fn by_router(config: &Config) -> bool {

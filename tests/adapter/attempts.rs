@@ -1,5 +1,6 @@
 //! The attempt filter: each attempt fits its service, and no answer goes on unjudged.
 
+use ai_fallback::core::progress::Progress;
 use proxy_wasm::types::Action;
 use serde_json::json;
 
@@ -93,17 +94,18 @@ fn cluster(stream: &Stream) -> String {
 }
 
 #[test]
-fn each_attempt_names_the_cluster_of_the_next() {
+fn each_failure_names_the_cluster_of_the_next() {
     let mut gateway = start();
     let mut request = gateway.ask(BODY);
+    assert_eq!(cluster(&request), "openai-cluster");
     for (count, own, next) in [
         (1, "openai", "qwen"),
         (2, "qwen", "local"),
         (3, "local", "local"),
     ] {
         let mut attempt = gateway.attempted(&mut request, count, &format!("{own}-cluster"));
-        assert_eq!(cluster(&request), format!("{next}-cluster"));
         fail(&mut attempt);
+        assert_eq!(cluster(&request), format!("{next}-cluster"));
     }
     assert_eq!(gateway.metric("fallbacks"), 2);
 }
@@ -214,8 +216,9 @@ fn attempt_number(gateway: &mut Gateway, body: &[u8], count: u64) -> (Stream, St
 }
 
 fn written_trail(request: &Stream) -> Option<String> {
-    let trail = request.filter_state("wasm.ai_fallback.trail")?;
-    Some(String::from_utf8(trail).unwrap())
+    let progress = request.filter_state("wasm.ai_fallback.progress")?;
+    let progress = Progress::decode(&progress).unwrap();
+    Some(progress.trail().as_str().to_owned())
 }
 
 #[test]
@@ -228,10 +231,14 @@ fn a_failed_answer_asks_for_a_retry_and_is_written_down() {
         attempt.answered().header("x-ai-fallback-retry").as_deref(),
         Some("503")
     );
-    assert_eq!(written_trail(&request), None, "it has not ended");
+    assert_eq!(written_trail(&request).as_deref(), Some("openai;503;12ms"));
     gateway.advance(ms(5));
     attempt.finish();
-    assert_eq!(written_trail(&request).as_deref(), Some("openai;503;12ms"));
+    assert_eq!(
+        written_trail(&request).as_deref(),
+        Some("openai;503;12ms"),
+        "once"
+    );
 }
 
 #[test]
@@ -266,6 +273,11 @@ fn an_error_at_the_start_of_a_stream_asks_for_a_retry() {
     assert_eq!(attempt.service_says("200", false), Action::Pause);
     assert_eq!(
         attempt.response_body(b"event: error\n", false),
+        Action::Pause,
+        "its data may name the kind of error"
+    );
+    assert_eq!(
+        attempt.response_body(b"data: {}\n\n", false),
         Action::Continue
     );
     assert_eq!(
@@ -279,7 +291,7 @@ fn the_last_answer_asks_for_nothing() {
     let mut gateway = start();
     for (status, event, label) in [
         ("200", "data: {}\n\n", "200"),
-        ("200", "event: error\n", "stream_error"),
+        ("200", "event: error\ndata: {}\n\n", "stream_error"),
         ("503", "no", "503"),
     ] {
         let (_, mut attempt) = attempt_number(&mut gateway, STREAM, 3);
@@ -446,8 +458,13 @@ fn a_count_that_makes_no_sense_is_no_attempt() {
 fn an_attempt_past_the_end_of_the_plan_is_stopped() {
     let mut gateway = start();
     for count in [4, 99] {
-        let mut request = gateway.ask(BODY);
-        let mut attempt = gateway.attempt(&mut request, count, "openai-cluster");
+        let (mut request, mut last) = attempt_number(&mut gateway, BODY, 3);
+        last.finish();
+        assert_eq!(
+            written_trail(&request).as_deref(),
+            Some("openai;503;0ms, qwen;503;0ms, local;reset;0ms")
+        );
+        let mut attempt = gateway.attempt(&mut request, count, "local-cluster");
         assert_eq!(attempt.request_of(&request), Action::Pause, "{count}");
         assert!(!attempt.request_released());
         let label = attempt.answered().header("x-ai-fallback-retry");

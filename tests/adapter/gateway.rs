@@ -3,6 +3,10 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use ai_fallback::core::config::{Config, Node};
+use ai_fallback::core::outcome::{Ended, Outcome};
+use ai_fallback::core::plan::{Plan, Request};
+use ai_fallback::core::progress::{Progress, Room};
 use proxy_wasm::types::Action;
 use serde_json::{Value, json};
 
@@ -128,6 +132,9 @@ impl Gateway {
             assert_eq!(self.metric(gauge), 0, "{gauge}");
         }
         assert_eq!(self.tick_period(), None, "a timer runs");
+        if let Some(attempts) = self.attempts {
+            assert_eq!(self.tick_period_of(attempts), None, "a timer of attempts");
+        }
     }
 
     pub fn logged(&self, event: &str) -> usize {
@@ -157,6 +164,23 @@ impl Drop for Gateway {
             assert_eq!(self.vm.violations(), [""; 0]);
         }
     }
+}
+
+/// What the attempt filters have written down, after attempts that ended like this.
+pub fn progress(config: &Value, ends: &[(Outcome, u64)]) -> Vec<u8> {
+    let node = Node::from_json(config.to_string().as_bytes()).unwrap();
+    let config = Config::parse(&node, &|_| None).unwrap();
+    let request = Request {
+        model: Some("gpt-4o"),
+        ..Request::default()
+    };
+    let plan = Plan::new(&config, &config.model_apis[0], &request, None).unwrap();
+    let mut progress = Progress::begin(&plan);
+    for (outcome, took) in ends {
+        let ended = Ended::new(*outcome, None, None, plan.fallback());
+        progress.end(&plan, ended, ms(*took), Room::default());
+    }
+    progress.encode()
 }
 
 pub fn headers(body: &[u8]) -> Vec<(&'static str, String)> {

@@ -161,7 +161,7 @@ fn at_an_attempt() {
     let mut request = gateway.stream();
     request.request(&with_odd(&headers(BODY)), BODY);
     let mut first = gateway.attempted(&mut request, 1, "openai-cluster");
-    first.response(&[(":status", ODD), ("x-odd", ODD)], b"\xff");
+    first.response(&[(":status", b"503".as_slice()), ("x-odd", ODD)], b"\xff");
     first.finish();
     let second = gateway.attempted(&mut request, 2, "qwen-cluster");
     assert_eq!(second.upstream_request_headers().first("x-odd"), Some(ODD));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ai_fallback::core::outcome::Outcome;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -38,26 +39,27 @@ const DETAILS: &[&str] = &[
     "",
 ];
 
-/// What the attempt filters left: how many attempts there were, their trail, a header of the answer.
-type Left = (u64, &'static str, (&'static str, &'static str));
+/// What the attempt filters left: how many attempts there were, how they ended, a header of the answer.
+type Left = (u64, &'static [(Outcome, u64)], (&'static str, &'static str));
 const LEFT: &[Left] = &[
-    (0, "", ("x-x", "1")),
-    (1, "", ("x-ai-fallback-retry", "503")),
-    (1, "openai;reset;7ms", ("x-x", "1")),
-    (1, "", ("x-ai-fallback-attempts", "openai;200;1ms")),
-    (2, "openai;503;7ms", ("x-ai-fallback-retry", "reset")),
+    (0, &[], ("x-x", "1")),
+    (1, &[], ("x-ai-fallback-retry", "503")),
+    (1, &[(Outcome::Reset, 7)], ("x-x", "1")),
+    (1, &[], ("x-ai-fallback-attempts", "openai;200;1ms")),
+    (2, &[FAILED], ("x-ai-fallback-retry", "reset")),
     (
         2,
-        "openai;503;7ms",
+        &[FAILED],
         ("x-ai-fallback-attempts", "openai;503;7ms, qwen;200;1ms"),
     ),
     (
         3,
-        "openai;503;7ms, qwen;reset;9ms, local;request_timeout;5ms",
+        &[FAILED, (Outcome::Reset, 9), (Outcome::RequestTimeout, 5)],
         ("x-x", "1"),
     ),
-    (9, "what;\u{e9}, ;;;", ("x-ai-fallback-retry", "\u{e9}")),
+    (9, &[FAILED], ("x-ai-fallback-retry", "\u{e9}")),
 ];
+const FAILED: (Outcome, u64) = (Outcome::Status(503), 7);
 
 #[derive(Debug, Clone)]
 enum Happening {
@@ -284,6 +286,7 @@ proptest! {
         status in select(STATUSES),
         details in select(DETAILS),
         left in select(LEFT),
+        damage in 0..8_usize,
         events in vec(happening(), 0..20),
     ) {
         let (first, whole, total) = times;
@@ -298,9 +301,13 @@ proptest! {
             details,
             left,
         };
-        let (count, trail, _) = left;
+        let (count, ends, _) = left;
+        let mut written = progress(&config(), ends);
+        if damage == 0 {
+            written.truncate(written.len() / 2);
+        }
         case.stream.set_property(&["upstream", "request_attempt_count"], &count.to_le_bytes());
-        case.stream.set_property(&["ai_fallback.trail"], trail.as_bytes());
+        case.stream.set_property(&["ai_fallback.progress"], &written);
         for event in events {
             case.happens(event);
         }
@@ -341,7 +348,12 @@ proptest! {
             let answer = attempt.answered();
             prop_assert!(answer.ended);
             prop_assert_eq!(&answer.body, &response.body);
-            prop_assert!(answer.headers.has("x-ai-fallback-retry") != answer.headers.has("x-ai-fallback-attempts"));
+            let goes_on = answer.headers.has("x-ai-fallback-retry");
+            prop_assert!(goes_on != answer.headers.has("x-ai-fallback-attempts"));
+            attempt.finish();
+            if !goes_on {
+                break;
+            }
         }
     }
 }

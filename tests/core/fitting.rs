@@ -1,8 +1,10 @@
 //! What a service is sent, and what it is not.
 
+use std::rc::Rc;
+
 use ai_fallback::core::config::Service;
 use ai_fallback::core::fit::Header;
-use ai_fallback::core::plan::Step;
+use ai_fallback::core::plan::{Health, Step};
 use serde_json::{Value, json};
 
 use crate::rig::*;
@@ -28,16 +30,21 @@ const STAY_BEHIND: [&str; 10] = [
     "upgrade",
 ];
 
-fn step(service: &Service) -> Step<'_> {
+fn step(service: &Rc<Service>) -> Step {
     Step {
-        service: Some(service),
-        model: Some("a model"),
+        service: Some(Rc::clone(service)),
+        model: Some("a model".into()),
+        ..ROUTE
     }
 }
 
-fn header(name: &str, value: &str) -> Header {
-    (name.to_owned(), value.as_bytes().to_vec())
-}
+const ROUTE: Step = Step {
+    service: None,
+    model: None,
+    retries: 0,
+    after: None,
+    health: Health::Good,
+};
 
 /// What the client sent.
 fn original() -> Vec<Header> {
@@ -73,7 +80,7 @@ fn full() -> Value {
 #[test]
 fn a_new_request_carries_what_its_service_is_to_have() {
     let service = service(full());
-    let sent = step(&service).request_headers(&original(), 42);
+    let sent = step(&service).request_headers(&original(), 42, None);
     for (name, expected) in [
         (":method", vec!["POST"]),
         (":path", vec!["/m/a%20model/v1/chat/completions?q=1"]),
@@ -95,7 +102,7 @@ fn a_new_request_carries_what_its_service_is_to_have() {
 fn the_client_s_credentials_go_only_where_that_is_wanted() {
     for (credentials, expected) in [("service", vec![]), ("client", vec!["the client's"])] {
         let service = service(json!({"cluster": "x", "credentials": credentials}));
-        let sent = step(&service).request_headers(&original(), 0);
+        let sent = step(&service).request_headers(&original(), 0, None);
         for name in CREDENTIALS {
             assert_eq!(values(&sent, name), expected, "{credentials} {name}");
             assert_eq!(step(&service).withholds(name), expected.is_empty());
@@ -106,8 +113,8 @@ fn the_client_s_credentials_go_only_where_that_is_wanted() {
 #[test]
 fn where_the_route_decides_nothing_but_our_own_headers_is_withheld() {
     let route = Step {
-        service: None,
-        model: Some("m"),
+        model: Some("m".into()),
+        ..ROUTE
     };
     for (name, _) in original() {
         assert_eq!(
@@ -125,7 +132,7 @@ fn where_the_route_decides_nothing_but_our_own_headers_is_withheld() {
 #[test]
 fn a_service_without_wishes_gets_the_path_and_authority_as_they_came() {
     let service = service(json!({"cluster": "x"}));
-    let sent = step(&service).request_headers(&original(), 0);
+    let sent = step(&service).request_headers(&original(), 0, None);
     assert_eq!(values(&sent, ":path"), ["/v1/chat/completions?q=1"]);
     assert_eq!(values(&sent, ":authority"), ["gateway"]);
 }
@@ -135,7 +142,7 @@ fn a_value_that_no_callout_can_carry_is_left_out() {
     let service = service(full());
     let mut headers = original();
     headers.push(("x-odd".to_owned(), b"\xff".to_vec()));
-    let sent = step(&service).request_headers(&headers, 0);
+    let sent = step(&service).request_headers(&headers, 0, None);
     assert!(sent.iter().all(|(name, _)| name != "x-odd"));
 }
 
@@ -180,7 +187,7 @@ fn nothing_of_one_service_reaches_the_next() {
         ),
     ] {
         let second = service(second);
-        let sent = step(&second).retry_headers(&original, 42, &now);
+        let sent = step(&second).retry_headers(&original, 42, None, &now);
         assert_eq!(values(&sent, ":path"), [path]);
         assert_eq!(values(&sent, ":authority"), [authority]);
         assert_eq!(values(&sent, "x-team"), [team]);
@@ -210,6 +217,6 @@ fn nothing_of_one_service_reaches_the_next() {
 #[test]
 fn a_request_without_a_length_gets_none_for_a_retry() {
     let service = service(json!({"cluster": "b"}));
-    let sent = step(&service).retry_headers(&[header(":method", "POST")], 42, &[]);
+    let sent = step(&service).retry_headers(&[header(":method", "POST")], 42, None, &[]);
     assert_eq!(sent, [header(":method", "POST")]);
 }

@@ -1,6 +1,8 @@
 //! What an answer means, and which outcomes are failures.
 
-use ai_fallback::core::outcome::{Judge, Origin, Outcome};
+use ai_fallback::core::judge::{Judge, Reading, Verdict};
+use ai_fallback::core::outcome::{Ended, Origin, Outcome};
+use ai_fallback::core::plan::Plan;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -8,7 +10,7 @@ use serde_json::json;
 
 use crate::rig::*;
 
-const ALL: [(Outcome, &str); 8] = [
+const ALL: [(Outcome, &str); 9] = [
     (Outcome::Status(200), "200"),
     (Outcome::Status(503), "503"),
     (Outcome::Intercepted(503), "intercepted"),
@@ -17,20 +19,16 @@ const ALL: [(Outcome, &str); 8] = [
     (Outcome::Reset, "reset"),
     (Outcome::FirstPacketTimeout, "first_packet_timeout"),
     (Outcome::RequestTimeout, "request_timeout"),
+    (Outcome::StreamIdleTimeout, "stream_idle_timeout"),
 ];
 
 #[test]
-fn outcomes_are_written_and_read_by_name() {
+fn outcomes_are_written_by_name() {
     for (outcome, name) in ALL {
         assert_eq!(outcome.to_string(), name);
-        let read = match outcome {
-            Outcome::Intercepted(_) => None,
-            other => Some(other),
-        };
-        assert_eq!(Outcome::parse(name), read);
     }
-    for text in ["", "OK", "-1", "70000", "503 "] {
-        assert_eq!(Outcome::parse(text), None, "{text:?}");
+    for (name, outcome) in Outcome::WORDS {
+        assert_eq!(outcome.to_string(), name);
     }
 }
 
@@ -61,9 +59,9 @@ fn which_outcomes_are_failures() {
         (Outcome::Reset, true, true, true),
         (Outcome::FirstPacketTimeout, true, true, true),
         (Outcome::RequestTimeout, true, true, true),
+        (Outcome::StreamIdleTimeout, true, true, true),
     ] {
-        let by =
-            |plan: &ai_fallback::core::plan::Plan| outcome.falls_back(plan.fallback().unwrap());
+        let by = |plan: &Plan| Ended::new(outcome, None, None, plan.fallback()).fails;
         assert_eq!(
             (by(&usual), by(&backend), by(&only_503)),
             (by_default, by_backend, by_503),
@@ -74,7 +72,10 @@ fn which_outcomes_are_failures() {
 
 #[test]
 fn headers_decide_what_they_can() {
-    let headers = |origin, status, end| Judge::new(true).on_headers(origin, status, end);
+    let headers = |origin, status, end| {
+        let verdict = Judge::new(STREAM).on_headers(origin, status, end);
+        verdict.map(|verdict| verdict.outcome)
+    };
     for (origin, status, end, outcome) in [
         (Origin::Service, 200, false, None),
         (Origin::Service, 206, false, None),
@@ -97,9 +98,7 @@ fn headers_decide_what_they_can() {
 
 #[test]
 fn a_whole_answer_is_judged_as_one_that_arrives() {
-    let of = |status, body: &str, stream| {
-        Outcome::of_answer(Origin::Service, status, body.as_bytes(), stream)
-    };
+    let of = |status, body: &str, stream| whole(stream, status, body.as_bytes());
     let error = "event: error\ndata: {}\n\n";
     assert_eq!(of(200, "{}", false), Outcome::Status(200));
     assert_eq!(of(200, "", false), Outcome::Empty);
@@ -117,18 +116,31 @@ fn a_whole_answer_is_judged_as_one_that_arrives() {
     assert_eq!(of(200, &long, true), Outcome::StreamError);
 }
 
+const STREAM: Reading = Reading {
+    stream: true,
+    errors: false,
+    complete: None,
+};
+
+fn whole(stream: bool, status: u16, body: &[u8]) -> Outcome {
+    let reading = Reading { stream, ..STREAM };
+    let Verdict { outcome, error } = Judge::whole(reading, Origin::Service, status, body);
+    assert!(error.is_none() || outcome == Outcome::StreamError);
+    outcome
+}
+
 /// The judge is shown what it asks for, at most `MAX_FIRST_EVENT` bytes of it, after each chunk.
 fn judged(stream: &[u8], chunk: usize) -> Option<Outcome> {
-    let mut judge = Judge::new(true);
+    let mut judge = Judge::new(STREAM);
     judge.on_headers(Origin::Service, 200, false);
     let ends = (0..stream.len())
         .step_by(chunk)
         .map(|start| stream.len().min(start + chunk));
     for end in ends {
-        let (start, length) = judge.wanted(end);
+        let (start, length) = judge.wanted(end, end == stream.len());
         let bytes = &stream[start..start + length];
-        if let Some(outcome) = judge.on_body(end, bytes, end == stream.len()) {
-            return Some(outcome);
+        if let Some(verdict) = judge.on_body(end, bytes, end == stream.len()) {
+            return Some(verdict.outcome);
         }
     }
     None
@@ -156,7 +168,7 @@ proptest! {
         chunk in 1..40_usize,
     ) {
         let text = pieces.concat();
-        let whole = Outcome::of_answer(Origin::Service, 200, text.as_bytes(), true);
+        let whole = whole(true, 200, text.as_bytes());
         let cut = judged(text.as_bytes(), chunk).unwrap_or(Outcome::Empty);
         prop_assert_eq!(cut, whole, "{:?}", text);
     }

@@ -1,20 +1,8 @@
 //! Which services, in which order.
 
-use ai_fallback::core::handoff::Handoff;
-use ai_fallback::core::plan::Plan;
 use serde_json::{Value, json};
 
 use crate::rig::*;
-
-/// The attempts in order, as `service/model`.
-fn attempts(plan: &Plan) -> Vec<String> {
-    std::iter::successors(Some(0), |&attempt| plan.after(attempt))
-        .map(|attempt| {
-            let step = plan.step(attempt).unwrap();
-            format!("{}/{}", step.name(), step.model.unwrap_or("-"))
-        })
-        .collect()
-}
 
 fn chat(primary: Value, targets: Value) -> Value {
     json!({"name": "chat", "primary": primary, "fallback": {"services": targets}})
@@ -92,41 +80,14 @@ fn without_fallback_there_is_only_the_primary() {
     }
 }
 
+/// A service may stand in the list more than once: the most attempts are those that can be made at all.
 #[test]
-fn an_attempt_is_found_by_how_many_came_before() {
-    let plan = plan(to(&["a", "b", "b", "c"]), Some("m"));
-    let name = |made| {
-        plan.nth(made)
-            .and_then(|attempt| plan.step(attempt))
-            .map(|step| step.name().to_owned())
-    };
-    assert_eq!(
-        [name(0), name(1), name(2)].map(Option::unwrap),
-        ["a", "b", "c"]
-    );
-    assert_eq!((name(3), name(usize::MAX)), (None, None));
-}
-
-#[test]
-fn a_handoff_finds_its_plan_again_and_no_other() {
-    let read = |name| {
-        let api = json!({"name": name, "primary": {"service": "a"}, "fallback": to(&["b"])});
-        config(&json!({"services": services(), "model_apis": [api]}))
-    };
-    let handoff = Handoff {
-        api: 0,
-        api_name: "chat".to_owned(),
-        model: Some("m".to_owned()),
-        stream: true,
-        added: 0..0,
-        body_len: 0,
-        original: Vec::new(),
-    };
-    assert_eq!(
-        attempts(&handoff.plan(&read("chat")).unwrap()),
-        ["a/m", "b/m"]
-    );
-    assert!(handoff.plan(&read("other")).is_none());
-    let past = Handoff { api: 7, ..handoff };
-    assert!(past.plan(&read("chat")).is_none());
+fn no_more_attempts_are_allowed_than_are_configured() {
+    let rules = |more| plan(to_with(&["b", "c"], more), Some("m"));
+    assert_eq!(rules(json!({})).max_attempts(), 3);
+    assert_eq!(rules(json!({"max_attempts": 2})).max_attempts(), 2);
+    assert_eq!(rules(json!({"max_attempts": 9})).max_attempts(), 3);
+    let retried = json!({"services": [{"service": "b", "retries": 2}, {"service": "c"}]});
+    assert_eq!(rules(retried).max_attempts(), 5);
+    assert_eq!(plan(Value::Null, Some("m")).max_attempts(), 1);
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use ai_fallback::core::fallback::{Effect, Event};
 use ai_fallback::core::outcome::{Origin, Outcome};
-use ai_fallback::core::plan::Plan;
-use ai_fallback::core::trail::Trail;
+use ai_fallback::core::progress::{Progress, Room};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -38,7 +37,7 @@ enum Happening {
     Headers(Origin, u16, bool),
     Body(&'static str, bool),
     Settled,
-    NotRetried(Outcome),
+    Abandoned,
     Answer(Origin, u16, &'static str),
     Refused,
 }
@@ -48,11 +47,6 @@ fn status() -> impl Strategy<Value = u16> {
 }
 
 fn happening(by_router: bool) -> impl Strategy<Value = Happening> {
-    let outcome = prop_oneof![
-        status().prop_map(Outcome::Status),
-        Just(Outcome::Reset),
-        Just(Outcome::FirstPacketTimeout)
-    ];
     let usual = prop_oneof![
         3 => (select(&ORIGINS), status(), any::<bool>()).prop_map(|(o, s, e)| Happening::Headers(o, s, e)),
         3 => (select(&BODIES), any::<bool>()).prop_map(|(b, e)| Happening::Body(b, e)),
@@ -61,7 +55,7 @@ fn happening(by_router: bool) -> impl Strategy<Value = Happening> {
     ];
     let routers = prop_oneof![
         1 => Just(Happening::Settled),
-        2 => outcome.prop_map(Happening::NotRetried),
+        2 => Just(Happening::Abandoned),
     ];
     let share = u32::from(by_router);
     prop_oneof![4 => usual, share => routers]
@@ -100,23 +94,23 @@ struct Witness {
     began: Duration,
     total: Option<Duration>,
     /// The service and model of each attempt, in order.
-    attempts: Vec<(String, Option<String>)>,
+    attempts: Vec<String>,
     most: usize,
     over: bool,
 }
 
 impl Witness {
     fn new(api: Value, model: Option<&str>, stream: bool, by_router: bool) -> Self {
-        let plan = || plan_of(services(), api.clone(), model);
-        let rules = plan().fallback().cloned();
-        let mut rig = Rig::begin(plan(), stream);
-        if by_router && plan().after(0).is_some() {
-            rig.exchange = rig.exchange.by_router();
-        }
+        let plan = planned(services(), api, model, stream);
+        let (total, most) = (plan.total_timeout(), plan.max_attempts());
+        let rig = match by_router && attempts(&plan).len() > 1 {
+            true => Rig::by_router(plan),
+            false => Rig::begin(plan),
+        };
         let mut witness = Self {
             began: rig.now,
-            total: rules.as_ref().and_then(|rules| rules.total_timeout),
-            most: rules.map_or(1, |rules| rules.targets.len() + 1),
+            total,
+            most,
             attempts: Vec::new(),
             over: false,
             rig,
@@ -126,8 +120,8 @@ impl Witness {
     }
 
     fn attempt_begins(&mut self) {
-        let step = self.rig.exchange.current().expect("an attempt");
-        let attempt = (step.name().to_owned(), step.model.map(ToOwned::to_owned));
+        let progress = self.rig.exchange.progress();
+        let attempt = label(self.rig.exchange.plan(), progress.current());
         assert!(!self.attempts.contains(&attempt), "{attempt:?} again");
         self.attempts.push(attempt);
         assert!(self.attempts.len() <= self.most);
@@ -190,9 +184,10 @@ impl Witness {
             .split(", ")
             .filter_map(|entry| entry.split(';').next());
         let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
-        let begun = self.attempts.iter().map(|(name, _)| name.as_str());
+        let name = |attempt: &'_ String| attempt.split('/').next().map(ToOwned::to_owned);
+        let begun = self.attempts.iter().filter_map(name);
         let open = usize::from(!self.over);
-        let expected: Vec<&str> = begun.take(self.attempts.len() - open).collect();
+        let expected: Vec<String> = begun.take(self.attempts.len() - open).collect();
         assert_eq!(names, expected, "{trail}");
     }
 
@@ -202,6 +197,7 @@ impl Witness {
                 self.step(&Event::Headers {
                     origin,
                     status,
+                    retry_after: None,
                     end,
                 });
             }
@@ -213,12 +209,19 @@ impl Witness {
                 });
             }
             Happening::Settled => self.step(&Event::Settled),
-            Happening::NotRetried(outcome) => self.step(&Event::NotRetried(outcome)),
+            Happening::Abandoned => {
+                // The attempt that is next was not made.
+                if self.rig.exchange.is_routed() {
+                    self.attempts.truncate(self.rig.exchange.progress().made());
+                }
+                self.step(&Event::Abandoned);
+            }
             Happening::Answer(origin, status, body) => {
                 let body = body.as_bytes();
                 self.step(&Event::Answer {
                     origin,
                     status,
+                    retry_after: None,
                     body,
                 });
             }
@@ -257,10 +260,10 @@ proptest! {
         run_out(&mut witness);
         prop_assert!(witness.over);
         prop_assert_eq!(witness.rig.exchange.deadline(), None);
-        prop_assert!(!witness.rig.exchange.has_next());
+        prop_assert!(!witness.rig.exchange.may_call());
     }
 
-    /// What the router did is told by a trail; from there on, the same holds.
+    /// What the router did is told by a progress; from there on, the same holds.
     #[test]
     fn a_request_that_is_taken_over_comes_to_one_end(
         api in api(),
@@ -270,16 +273,25 @@ proptest! {
         last_has_ended: bool,
         events in vec((0..400_u64, happening(true)), 0..8),
     ) {
-        let plan = plan_of(services(), api.clone(), model);
-        let made = made.min(steps(&plan).len());
         let mut witness = Witness::new(api, model, stream, true);
-        if plan.after(0).is_some() && made > 0 {
-            let names = steps(&plan);
-            let ended = if last_has_ended { made } else { made - 1 };
-            let trail: Vec<String> = names[..ended].iter().map(|(name, _)| format!("{name};503;1ms")).collect();
-            let outcome = witness.rig.exchange.take_over(Trail::read(trail.join(", ")), made);
-            prop_assert_eq!(outcome.is_some(), last_has_ended);
-            witness.attempts = names[..made].to_vec();
+        if witness.rig.exchange.is_by_router() && made > 0 {
+            let plan = witness.rig.exchange.plan();
+            let all = attempts(plan);
+            let made = made.min(all.len());
+            let mut progress = Progress::begin(plan);
+            for _ in 0..made - usize::from(!last_has_ended) {
+                let ended = ended(plan, Outcome::Status(503));
+                progress.end(plan, ended, ms(1), Room::default());
+            }
+            let progress = Progress::decode(&progress.encode());
+            let is_all = witness.rig.exchange.take_over(progress, made);
+            prop_assert_eq!(is_all, last_has_ended);
+            // Where it has ended, what is next is not made yet.
+            let next = (made + 1).min(all.len());
+            witness.attempts = all[..if last_has_ended { next } else { made }].to_vec();
+            if last_has_ended {
+                witness.happens(Happening::Abandoned);
+            }
         }
         for (after, happening) in events {
             witness.pass_time(after);
@@ -289,12 +301,4 @@ proptest! {
         prop_assert!(witness.over);
         prop_assert_eq!(witness.rig.exchange.deadline(), None);
     }
-}
-
-/// All attempts of a plan, in order.
-fn steps(plan: &Plan) -> Vec<(String, Option<String>)> {
-    std::iter::successors(Some(0), |&attempt| plan.after(attempt))
-        .filter_map(|attempt| plan.step(attempt))
-        .map(|step| (step.name().to_owned(), step.model.map(ToOwned::to_owned)))
-        .collect()
 }

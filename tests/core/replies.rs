@@ -5,7 +5,7 @@ use ai_fallback::core::reply::{Problem, Reply, Shape};
 use ai_fallback::core::request::{BodyError, RequestBody};
 use serde_json::{Value, json};
 
-fn reply(shape: Shape, problem: &Problem<'_>) -> (u16, Value) {
+fn reply(shape: Shape, problem: &Problem) -> (u16, Value) {
     let reply = Reply::new(shape, problem);
     (reply.status, serde_json::from_str(&reply.body).unwrap())
 }
@@ -63,14 +63,14 @@ fn a_body_that_cannot_be_used_is_told_with_what_is_wrong() {
         "{\"a\":1}x",
     ] {
         let error = body_error(body);
-        let (status, openai) = reply(Shape::OpenAi, &Problem::Body(&error));
+        let (status, openai) = reply(Shape::OpenAi, &Problem::Body(error));
         assert_eq!(
             (status, &openai["error"]["message"]),
             (400, &json!(error.to_string()))
         );
         assert_eq!(openai["error"]["param"], json!(error.param()));
         assert_eq!(openai["error"]["type"], "invalid_request_error");
-        let (status, anthropic) = reply(Shape::Anthropic, &Problem::Body(&error));
+        let (status, anthropic) = reply(Shape::Anthropic, &Problem::Body(error));
         assert_eq!(
             (status, &anthropic["error"]["message"]),
             (400, &json!(error.to_string()))
@@ -82,6 +82,6 @@ fn a_body_that_cannot_be_used_is_told_with_what_is_wrong() {
 #[test]
 fn nothing_of_the_body_is_told() {
     let error = body_error("{\"key\":\"sk-secret\",\"model\":\"sk-secret\",\"model\":1}");
-    let told = Reply::new(Shape::OpenAi, &Problem::Body(&error)).body;
+    let told = Reply::new(Shape::OpenAi, &Problem::Body(error)).body;
     assert!(!told.contains("sk-secret"), "{told}");
 }

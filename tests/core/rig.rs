@@ -3,10 +3,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use ai_fallback::core::admission::Head;
 use ai_fallback::core::config::{Config, Node, Service};
+use ai_fallback::core::cooldown::{Report, Sign};
 use ai_fallback::core::fallback::{Effect, Event, Exchange};
-use ai_fallback::core::outcome::Origin;
-use ai_fallback::core::plan::Plan;
+use ai_fallback::core::fit::Header;
+use ai_fallback::core::outcome::{Ended, Origin, Outcome};
+use ai_fallback::core::plan::{Health, Plan, Request};
+use ai_fallback::core::progress::{Progress, Room};
+use ai_fallback::core::reply::Problem;
+use ai_fallback::core::request::RequestBody;
 use serde_json::{Value, json};
 
 pub const fn ms(millis: u64) -> Duration {
@@ -20,20 +26,65 @@ pub fn config(value: &Value) -> Config {
 }
 
 /// The services `a` to `d` and one Model API, with `a` as primary and these rules of fallback.
-pub fn plan(fallback: Value, model: Option<&str>) -> Plan {
+pub fn api(fallback: Value) -> Value {
     let mut api = json!({"name": "chat", "primary": {"service": "a"}});
     if !fallback.is_null() {
         api["fallback"] = fallback;
     }
-    plan_of(services(), api, model)
+    api
+}
+
+pub fn plan(fallback: Value, model: Option<&str>) -> Plan {
+    plan_of(services(), api(fallback), model)
+}
+
+pub fn stream_plan(fallback: Value) -> Plan {
+    planned(services(), api(fallback), Some("m"), true)
 }
 
 pub fn plan_of(services: Value, api: Value, model: Option<&str>) -> Plan {
+    planned(services, api, model, false)
+}
+
+pub fn planned(services: Value, api: Value, model: Option<&str>, stream: bool) -> Plan {
     let config = config(&json!({"services": services, "model_apis": [api]}));
-    Plan::new(
-        Rc::clone(&config.model_apis[0]),
-        model.map(ToOwned::to_owned),
-    )
+    let request = Request {
+        model,
+        stream,
+        ..Request::default()
+    };
+    Plan::new(&config, &config.model_apis[0], &request, None).unwrap()
+}
+
+/// What becomes of a request with this body, by way of the real admission.
+pub fn admit(config: &Value, headers: &[(&str, &str)], body: &Value) -> Result<Plan, Problem> {
+    let config = self::config(config);
+    let headers: Vec<Header> = headers
+        .iter()
+        .map(|(name, value)| header(name, value))
+        .collect();
+    let body = body.to_string();
+    let head = Head {
+        config: &config,
+        candidates: &config.candidates(b"/v1/chat/completions", |_| None::<&[u8]>),
+        headers: &headers,
+    };
+    let read = RequestBody::read(body.as_bytes()).unwrap();
+    head.plan(&read, body.as_bytes())
+        .map(|plan| plan.expect("a Model API"))
+}
+
+/// The services `a` to `d`, one Model API with these rules, and more fields.
+pub fn config_with(fallback: Value, more: Value) -> Value {
+    let mut config = json!({"services": services(), "model_apis": [api(fallback)]});
+    for (field, value) in more.as_object().unwrap() {
+        config[field] = value.clone();
+    }
+    config
+}
+
+pub fn header(name: &str, value: &str) -> Header {
+    (name.to_owned(), value.as_bytes().to_vec())
 }
 
 pub fn services() -> Value {
@@ -64,28 +115,84 @@ pub fn to_with(services: &[&str], more: Value) -> Value {
     rules
 }
 
+/// A plan whose services are as `health` says: who cools or is troubled, and until when.
+pub fn with_health(mut plan: Plan, health: &[(&str, Health, u64)]) -> Plan {
+    plan.check_health(|service, _| {
+        let known = health.iter().find(|(name, ..)| *name == service);
+        known.map_or((Health::Good, Duration::ZERO), |(_, health, until)| {
+            (*health, ms(*until))
+        })
+    });
+    plan
+}
+
+/// How an attempt ends by the rules of a plan.
+pub fn ended(plan: &Plan, outcome: Outcome) -> Ended {
+    Ended::new(outcome, None, None, plan.fallback())
+}
+
+/// The attempts in order if each of them is reset, as `service/model`.
+pub fn attempts(plan: &Plan) -> Vec<String> {
+    let mut progress = Progress::begin(plan);
+    let mut all = Vec::new();
+    loop {
+        all.push(label(plan, progress.current()));
+        let ended = ended(plan, Outcome::Reset);
+        if !progress.end(plan, ended, Duration::ZERO, Room::default()) {
+            return all;
+        }
+    }
+}
+
+/// An attempt as `service/model`.
+pub fn label(plan: &Plan, number: usize) -> String {
+    let step = plan.step(number).unwrap();
+    format!("{}/{}", step.name(), step.model.as_deref().unwrap_or("-"))
+}
+
 /// One request on its virtual clock.
 pub struct Rig {
     pub now: Duration,
     pub exchange: Exchange,
+    /// How the first attempt is made.
+    pub first: Effect,
 }
 
 impl Rig {
-    /// A request that is sent to its primary a while after the clock began.
-    pub fn begin(plan: Plan, stream: bool) -> Self {
+    /// A request that is sent to its primary a while after the clock began, along a route that leads to the
+    /// primary alone.
+    pub fn begin(plan: Plan) -> Self {
         let now = ms(5_000);
-        let exchange = Exchange::begin(now, plan, stream);
-        Self { now, exchange }
+        let mut exchange = Exchange::begin(now, plan);
+        let first = exchange.start(now, false);
+        Self {
+            now,
+            exchange,
+            first,
+        }
+    }
+
+    /// A request whose attempts Envoy's router makes.
+    pub fn by_router(plan: Plan) -> Self {
+        let now = ms(5_000);
+        let mut exchange = Exchange::begin(now, plan).by_router();
+        let first = exchange.start(now, true);
+        assert_eq!(first, Effect::Pass, "the router makes the attempts");
+        Self {
+            now,
+            exchange,
+            first,
+        }
     }
 
     /// A streaming request with these rules.
     pub fn stream(fallback: Value) -> Self {
-        Self::begin(plan(fallback, Some("m")), true)
+        Self::begin(stream_plan(fallback))
     }
 
     /// A request with these rules that wants its answer whole.
     pub fn whole(fallback: Value) -> Self {
-        Self::begin(plan(fallback, Some("m")), false)
+        Self::begin(plan(fallback, Some("m")))
     }
 
     /// Lets time pass in which nothing happens. Panics where something is due by then.
@@ -112,11 +219,21 @@ impl Rig {
     }
 
     pub fn headers_by(&mut self, origin: Origin, status: u16) -> Effect {
-        let end = false;
         self.step(&Event::Headers {
             origin,
             status,
-            end,
+            retry_after: None,
+            end: false,
+        })
+    }
+
+    /// The primary answers, and asks to be left alone.
+    pub fn headers_later(&mut self, status: u16, retry_after: u64) -> Effect {
+        self.step(&Event::Headers {
+            origin: Origin::Service,
+            status,
+            retry_after: Some(ms(retry_after)),
+            end: false,
         })
     }
 
@@ -131,7 +248,8 @@ impl Rig {
     /// `text` is the body from its start; the exchange is shown what it asks for.
     fn bytes(&mut self, text: &str, end: bool) -> Effect {
         let size = text.len();
-        let (start, length) = self.exchange.wanted(size).expect("the body is not wanted");
+        let wanted = self.exchange.wanted(size, end);
+        let (start, length) = wanted.expect("the body is not wanted");
         let bytes = &text.as_bytes()[start..start + length];
         self.step(&Event::Body { size, bytes, end })
     }
@@ -142,11 +260,21 @@ impl Rig {
     }
 
     pub fn answer_by(&mut self, origin: Origin, status: u16, body: &str) -> Effect {
-        let body = body.as_bytes();
         self.step(&Event::Answer {
             origin,
             status,
-            body,
+            retry_after: None,
+            body: body.as_bytes(),
+        })
+    }
+
+    /// The callout brings an answer that asks to be left alone.
+    pub fn answer_later(&mut self, status: u16, retry_after: u64) -> Effect {
+        self.step(&Event::Answer {
+            origin: Origin::Service,
+            status,
+            retry_after: Some(ms(retry_after)),
+            body: b"later",
         })
     }
 
@@ -156,13 +284,19 @@ impl Rig {
 
     /// The service whose turn it is.
     pub fn at(&self) -> &str {
-        self.exchange
-            .current()
-            .map_or("nobody", |step| step.service.unwrap().name.as_str())
+        self.exchange.current().map_or("nobody", |step| step.name())
     }
 
     pub fn trail(&self) -> String {
         self.exchange.trail().as_str().to_owned()
+    }
+
+    /// What the attempts have said of their services since the last time.
+    pub fn reports(&mut self) -> Vec<(String, Sign)> {
+        let reports = self.exchange.tell_reports().into_iter();
+        reports
+            .map(|Report { service, sign }| (service, sign))
+            .collect()
     }
 }
 

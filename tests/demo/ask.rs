@@ -147,10 +147,15 @@ fn attempts(header: &str) -> Vec<Attempt> {
     let attempt = |text: &str| {
         let mut fields = text.split(';').map(str::to_owned);
         let mut field = || fields.next().unwrap_or_default();
+        let (service, mut outcome, took) = (field(), field(), field());
+        // The kind of error.
+        if let Some(kind) = fields.next() {
+            outcome = format!("{outcome} {kind}");
+        }
         Attempt {
-            service: field(),
-            outcome: field(),
-            took: field(),
+            service,
+            outcome,
+            took,
         }
     };
     let all = header.split(", ").filter(|text| !text.is_empty());

@@ -92,7 +92,7 @@ fn reached(row: &Row) -> String {
         .split(", ")
         .filter_map(|attempt| attempt.split_once(';'));
     let reached = attempts.filter(|&(service, outcome)| {
-        outcome != "intercepted" && !(unplugged && service == "openai")
+        !["intercepted", "cooling"].contains(&outcome) && !(unplugged && service == "openai")
     });
     join(reached.map(|(service, _)| service.to_owned()))
 }

@@ -104,6 +104,10 @@ const STREAM: Row = Row {
     ..FALLBACK
 };
 
+/// By this header a request comes to the Model API where it may ask for more.
+const CHOICES: (&str, &str) = ("x-demo", "choices");
+const LIST: &str = r#"{"model": "gpt-4o", "models": ["anthropic:claude-sonnet-4-6", "local:llama-3"], "messages": []}"#;
+
 /// What a service is told that sends a stream of [`CHUNKS`], [`GAP_MS`] apart. The mock adds three chunks to those
 /// of the text: the role, the end, and `[DONE]`.
 const PACED: &str = "first=50,chunks=37,gap=20";
@@ -157,8 +161,8 @@ pub const GROUPS: &[Group] = &[
                 ..FALLBACK
             },
             Row {
-                wrong: "openai: 429, Retry-After: 30",
-                headers: &[("x-mock-openai", "429,retry-after=30")],
+                wrong: "openai has had too many requests: 429",
+                headers: &[("x-mock-openai", "429")],
                 tried: "openai;429, qwen;200",
                 ..FALLBACK
             },
@@ -248,6 +252,79 @@ pub const GROUPS: &[Group] = &[
         }],
     },
     Group {
+        title: "A request may name models itself, as far as its caller may use them",
+        rows: &[
+            Row {
+                wrong: "openai: 404; the request names claude next",
+                headers: &[CHOICES, ("x-mock-openai", "404")],
+                body: Some(LIST),
+                tried: "openai;404 model_not_found, anthropic;200",
+                answer: (200, "anthropic"),
+                models: Some("openai gpt-4o-2024-11-20, anthropic claude-sonnet-4-6"),
+                ..CHAT
+            },
+            Row {
+                wrong: "the same, but guests may not use anthropic",
+                headers: &[CHOICES, ("x-consumer", "guest")],
+                body: Some(LIST),
+                tried: "",
+                answer: (403, "gateway"),
+                says: Some("`anthropic:claude-sonnet-4-6`"),
+                ..CHAT
+            },
+            Row {
+                wrong: "openai: 503; the request wants no fallback",
+                headers: &[CHOICES, ("x-ai-fallback", "off"), ("x-mock-openai", "503")],
+                tried: "openai;503",
+                answer: (503, "openai"),
+                ..CHAT
+            },
+        ],
+    },
+    Group {
+        title: "What the error says decides where the request goes",
+        rows: &[
+            Row {
+                wrong: "the prompt is too long for openai",
+                headers: &[
+                    CHOICES,
+                    ("x-mock-openai", "400,code=context_length_exceeded"),
+                ],
+                tried: "openai;400 context_length, local;200",
+                answer: (200, "local"),
+                models: Some("openai gpt-4o-2024-11-20, local llama-long"),
+                ..CHAT
+            },
+            Row {
+                wrong: "openai refuses the content: others would, too",
+                headers: &[CHOICES, ("x-mock-openai", "400,code=content_filter")],
+                tried: "openai;400 content_policy",
+                answer: (400, "openai"),
+                ..CHAT
+            },
+            Row {
+                wrong: "openai: 503, but only once",
+                headers: &[CHOICES, ("x-mock-openai", "503,times=1")],
+                tried: "openai;503, openai;200",
+                ..CHAT
+            },
+        ],
+    },
+    Group {
+        title: "Whole answers: a stream may be held to its end, so that it can fall back half way",
+        rows: &[Row {
+            wrong: "openai breaks off half way, twice",
+            headers: &[
+                CHOICES,
+                ("x-ai-fallback-deliver", "complete"),
+                ("x-mock-openai", "gap=20,cut=2"),
+            ],
+            tried: "openai;reset, openai;reset, qwen;200",
+            live: Some(false),
+            ..STREAM
+        }],
+    },
+    Group {
         title: "Other APIs",
         rows: &[
             Row {
@@ -319,6 +396,29 @@ pub const GROUPS: &[Group] = &[
                 tried: "",
                 answer: (400, "gateway"),
                 says: Some(r#""type":"error""#),
+                ..CHAT
+            },
+        ],
+    },
+    // The last: it lasts.
+    Group {
+        title: "A service that asks to be left alone is left alone, by all requests",
+        rows: &[
+            Row {
+                api: Api::Messages,
+                model: "claude",
+                wrong: "anthropic: 429, Retry-After: 30",
+                headers: &[("x-mock-anthropic", "429,retry-after=30")],
+                tried: "anthropic;429, bedrock;200",
+                answer: (200, "bedrock"),
+                ..CHAT
+            },
+            Row {
+                api: Api::Messages,
+                model: "claude",
+                wrong: "nothing, a moment later",
+                tried: "anthropic;cooling, bedrock;200",
+                answer: (200, "bedrock"),
                 ..CHAT
             },
         ],

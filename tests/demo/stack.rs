@@ -156,11 +156,33 @@ fn plugin(dispatch: Dispatch) -> Value {
         {"service": "qwen", "model": "qwen-plus", "priority": 20},
     ]);
     let chat = "/v1/chat/completions";
+    let choices = json!({"paths": [chat], "headers": {"x-demo": "choices"}});
+    let mut choices = model_api("chat-choices", choices, "openai", &then, false);
+    choices["primary"]["retries"] = 1.into();
+    let fallback = choices["fallback"].as_object_mut();
+    fallback.expect("an object").extend([
+        ("client_models".to_owned(), json!({})),
+        ("client_controls".to_owned(), json!(["off", "deliver"])),
+        ("except_errors".to_owned(), json!(["content_policy"])),
+        (
+            "error_services".to_owned(),
+            json!({"context_length": [{"service": "local", "model": "llama-long"}]}),
+        ),
+    ]);
     json!({
         "dispatch": dispatch.name(),
         "services": services,
+        // An auth filter would set the header.
+        "access": {
+            "identity_header": "x-consumer",
+            "default_policy": {},
+            "policies": [{"identities": ["guest"], "deny": {"services": ["anthropic"]}}],
+        },
+        // Only Retry-After: services fail often here.
+        "cooldown": {"failures": 1000},
         // The first that matches counts.
         "model_apis": [
+            choices,
             model_api("chat-strict", json!({"paths": [chat], "headers": {"x-strict": "yes"}}), "openai", &then, true),
             model_api("chat", json!({"paths": [chat]}), "openai", &then, false),
             model_api("messages", json!({"paths": ["/v1/messages"]}), "anthropic", &json!([{"service": "bedrock"}]), false),

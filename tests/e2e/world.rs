@@ -55,7 +55,13 @@ impl World {
 
     /// A world of one's own: one Model API for all requests, and a change to the gateway.
     pub fn alone(mode: Mode, model_api: Value, change: impl FnOnce(Gateway) -> Gateway) -> World {
-        World::with(mode, json!([model_api]), change)
+        World::with(mode, json!([model_api]), json!({}), change)
+    }
+
+    /// A world with these Model APIs, and more at the top level of the configuration; `services` adds to those that
+    /// all worlds have.
+    pub fn configured(mode: Mode, model_apis: Vec<Value>, more: Value) -> World {
+        World::with(mode, model_apis.into(), more, |gateway| gateway)
     }
 
     /// A request to the Model API of this case.
@@ -90,22 +96,28 @@ impl World {
             Mode::Callout => 300,
             Mode::Router => 1000,
         };
-        World::with(mode, model_apis(short), |gateway| gateway)
+        World::with(mode, model_apis(short), json!({}), |gateway| gateway)
     }
 
-    fn with(mode: Mode, model_apis: Value, change: impl FnOnce(Gateway) -> Gateway) -> World {
+    fn with(
+        mode: Mode,
+        model_apis: Value,
+        more: Value,
+        change: impl FnOnce(Gateway) -> Gateway,
+    ) -> World {
         let (trusted, other) = (TestCa::new(), TestCa::new());
         let alpha = Mock::start("alpha");
         let beta = Mock::start("beta");
         let gamma = Mock::start("gamma");
         let secure = Mock::start_tls("secure", trusted.server(&["secure.test"]));
         let refused = Refused::reserve();
-        let configuration = json!({
+        let mut configuration = json!({
             "dispatch": match mode { Mode::Callout => "callout", Mode::Router => "router" },
             "max_body_bytes": MAX_BODY_BYTES,
             "services": services(),
             "model_apis": model_apis,
         });
+        merge(&mut configuration, more);
         let gateway = Gateway::new()
             .plugin(configuration.clone())
             .environment("TEAM", "red")
@@ -151,6 +163,18 @@ impl World {
         let service = api.and_then(|api| api["primary"]["service"].as_str());
         let service = &self.configuration["services"][service.unwrap_or("alpha")];
         service["cluster"].as_str().expect("a cluster").to_owned()
+    }
+}
+
+/// Objects are merged field by field, anything else is replaced.
+fn merge(target: &mut Value, fields: Value) {
+    match (target, fields) {
+        (Value::Object(target), Value::Object(fields)) => {
+            for (name, value) in fields {
+                merge(target.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (target, fields) => *target = fields,
     }
 }
 

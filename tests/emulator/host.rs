@@ -3,7 +3,7 @@
 use super::state::*;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// What a host call gives, or the status that refuses it.
@@ -25,6 +25,7 @@ pub fn try_host(f: impl FnOnce(&mut Host)) {
 
 #[derive(Default)]
 pub struct RootState {
+    pub vm_id: String,
     pub root_id: String,
     pub name: String,
     pub vm_config: Vec<u8>,
@@ -68,7 +69,11 @@ pub struct Host {
     pub callouts_end_with_streams: bool,
     pub metrics: Vec<(MetricType, String)>,
     pub values: BTreeMap<String, Vec<u64>>,
-    pub shared_data: BTreeMap<(u32, Vec<u8>), (Vec<u8>, u32)>,
+    /// By `vm_id` and key: the bytes, and the number of the write.
+    pub shared_data: BTreeMap<(String, Vec<u8>), (Vec<u8>, u32)>,
+    pub shared_writes: u32,
+    /// What other workers write just before the next writes.
+    pub faster_writes: VecDeque<Vec<u8>>,
     pub foreign_calls: BTreeMap<String, u64>,
     pub calls: HostCalls,
     pub logs: Vec<(LogLevel, String)>,

@@ -83,17 +83,32 @@ impl Host {
     }
 
     pub fn shared_data(&mut self, key: &[u8]) -> Answer<(Vec<u8>, u32)> {
-        let found = self.shared_data.get(&(self.root_context(), key.to_vec()));
-        found.cloned().ok_or(Status::NotFound)
+        let key = (self.root()?.vm_id.clone(), key.to_vec());
+        self.shared_data.get(&key).cloned().ok_or(Status::NotFound)
     }
 
     pub fn set_shared_data(&mut self, key: &[u8], value: &[u8], cas: u32) -> Answer {
-        let key = (self.root_context(), key.to_vec());
-        let old = self.shared_data.get(&key).map_or(0, |(_, cas)| *cas);
-        if cas != 0 && old != 0 && cas != old {
+        let key = (self.root()?.vm_id.clone(), key.to_vec());
+        if let Some(faster) = self.faster_writes.pop_front() {
+            self.write_shared_data(key.clone(), faster, 0)?;
+        }
+        self.write_shared_data(key, value.to_vec(), cas)
+    }
+
+    /// As Envoy's `SharedData::set`: 0 is any number, data that is not there has any number, and one
+    /// count of writes is for all data.
+    pub fn write_shared_data(
+        &mut self,
+        key: (String, Vec<u8>),
+        value: Vec<u8>,
+        cas: u32,
+    ) -> Answer {
+        let old = self.shared_data.get(&key);
+        if cas != 0 && old.is_some_and(|(_, number)| *number != cas) {
             return Err(Status::CasMismatch);
         }
-        self.shared_data.insert(key, (value.to_vec(), old + 1));
+        self.shared_writes += 1;
+        self.shared_data.insert(key, (value, self.shared_writes));
         Ok(())
     }
 

@@ -27,6 +27,8 @@ pub struct Root(u32);
 /// How the plugin is configured.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plugin<'a> {
+    /// Plugins with the same one share their data.
+    pub vm_id: &'a str,
     pub root_id: &'a str,
     pub name: &'a str,
     pub vm_config: &'a [u8],
@@ -81,10 +83,12 @@ impl Vm {
         Ok(vm)
     }
 
-    /// A second plugin, as if in a VM of its own: contexts of both live in this thread.
+    /// A second plugin, or the same on a second worker, as if in a VM of its own: contexts of both live in
+    /// this thread.
     pub fn add_root(&mut self, plugin: Plugin) -> Result<Root, Refused> {
         let id = self.next_context();
         let root = RootState {
+            vm_id: plugin.vm_id.to_owned(),
             root_id: plugin.root_id.to_owned(),
             name: plugin.name.to_owned(),
             vm_config: plugin.vm_config.to_vec(),
@@ -109,6 +113,34 @@ impl Vm {
     /// A new stream of the first plugin.
     pub fn stream(&mut self) -> Stream {
         self.create_stream(self.root, None)
+    }
+
+    /// The root of the first plugin.
+    pub fn root(&self) -> Root {
+        self.root
+    }
+
+    /// A new stream of another plugin, or on another worker.
+    pub fn stream_of(&mut self, root: Root) -> Stream {
+        self.create_stream(root, None)
+    }
+
+    /// Runs `f` as if Envoy had called into the plugin: for parts of a filter that make host calls.
+    pub fn within<R>(&mut self, root: Root, f: impl FnOnce() -> R) -> R {
+        flow::call(root.0, f).result
+    }
+
+    /// The VM of this root is gone at once, as after a panic: nothing in it is told. Its streams and
+    /// callouts go with it.
+    pub fn crash(&mut self, root: Root) {
+        host(|h| {
+            h.roots.remove(&root.0);
+            h.callouts.retain(|_, callout| callout.root != root.0);
+            let streams = h.streams.values_mut();
+            streams
+                .filter(|stream| stream.root == root.0)
+                .for_each(|stream| (stream.finishing, stream.gone) = (true, true));
+        });
     }
 
     /// A stream of another plugin for the same request: an attempt.
@@ -172,6 +204,24 @@ impl Vm {
         host(|h| h.buffer_limit = bytes);
     }
 
+    // Shared data.
+
+    /// As if another VM with this `vm_id` had written it.
+    pub fn write_shared_data(&mut self, vm_id: &str, key: &str, value: &[u8]) {
+        let key = (vm_id.to_owned(), key.into());
+        host(|h| h.write_shared_data(key, value.to_vec(), 0)).unwrap();
+    }
+
+    pub fn shared_data(&self, vm_id: &str, key: &str) -> Option<Vec<u8>> {
+        let key = (vm_id.to_owned(), key.into());
+        host(|h| h.shared_data.get(&key).map(|(value, _)| value.clone()))
+    }
+
+    /// Just before each of the next writes, another worker writes one of these to the same key.
+    pub fn others_write_first(&mut self, values: impl IntoIterator<Item = Vec<u8>>) {
+        host(|h| h.faster_writes.extend(values));
+    }
+
     // Time.
 
     /// Since 1970.
@@ -208,7 +258,11 @@ impl Vm {
     }
 
     pub fn tick_period(&self) -> Option<Duration> {
-        let period = host(|h| h.roots[&self.root.0].tick.as_ref().map(|tick| tick.period));
+        self.tick_period_of(self.root)
+    }
+
+    pub fn tick_period_of(&self, root: Root) -> Option<Duration> {
+        let period = host(|h| h.roots[&root.0].tick.as_ref().map(|tick| tick.period));
         period.map(Duration::from_nanos)
     }
 

@@ -1,10 +1,8 @@
-//! Header names and values: those set on requests to a service, and those a Model API is matched
-//! by. A value may be a credential, so no message repeats one.
-
-use hashbrown::HashSet;
+//! Header names and values: those set on requests to a service, those a Model API is matched by, and
+//! the one that says who calls. A value may be a credential, so no message repeats one.
 
 use super::error::quoted;
-use super::reader::{Item, Problems, all};
+use super::reader::{Item, Problems};
 
 /// `(name in lower case, value)`.
 pub(super) type Header = (String, String);
@@ -20,15 +18,12 @@ const RESERVED: [&str; 5] = [
     "tracestate",
 ];
 /// The filter's own, and those by which Envoy's router is told what to do.
-const RESERVED_PREFIXES: [&str; 3] = [":", "x-ai-fallback-", "x-envoy-"];
+const RESERVED_PREFIXES: [&str; 3] = [":", OWN_PREFIX, "x-envoy-"];
+const OWN_PREFIX: &str = "x-ai-fallback-";
 const EXPECTED_VALUE: &str = "text without control characters";
 
 /// The headers to set on requests to a service, sorted by name.
-pub(super) fn read_set(
-    item: &Item<'_>,
-    env: Env<'_>,
-    problems: &mut Problems,
-) -> Option<Vec<Header>> {
+pub(super) fn read_set(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Vec<Header> {
     read(item, problems, |name, item, problems| {
         let reserved = RESERVED.contains(&name)
             || RESERVED_PREFIXES
@@ -38,7 +33,7 @@ pub(super) fn read_set(
             return problems.report(
                 &item.path,
                 "reserved header name",
-                quoted(name),
+                &quoted(name),
                 "a header the filter does not set itself",
             );
         }
@@ -48,7 +43,7 @@ pub(super) fn read_set(
 }
 
 /// The headers a request must have, sorted by name.
-pub(super) fn read_match(item: &Item<'_>, problems: &mut Problems) -> Option<Vec<Header>> {
+pub(super) fn read_match(item: &Item<'_>, problems: &mut Problems) -> Vec<Header> {
     read(item, problems, |name, item, problems| {
         if name == "host" {
             return problems.report(
@@ -63,30 +58,40 @@ pub(super) fn read_match(item: &Item<'_>, problems: &mut Problems) -> Option<Vec
     })
 }
 
+/// The name of the header that says who calls, in lower case.
+pub(super) fn read_identity(
+    item: &Item<'_>,
+    expected: &str,
+    problems: &mut Problems,
+) -> Option<String> {
+    let name = read_name(item.any_text(problems, expected)?, item, problems)?;
+    let reserved = name.starts_with(':') || name == "host" || name.starts_with(OWN_PREFIX);
+    if reserved {
+        return problems.report(&item.path, "reserved header name", &quoted(&name), expected);
+    }
+    Some(name)
+}
+
 fn read(
     item: &Item<'_>,
     problems: &mut Problems,
     mut read_value: impl FnMut(&str, &Item<'_>, &mut Problems) -> Option<String>,
-) -> Option<Vec<Header>> {
-    let entries = item.entries(problems, "an object of header names and values")?;
-    let mut seen = HashSet::new();
-    let headers = entries.iter().map(|(key, item)| {
+) -> Vec<Header> {
+    let entries = item.entries(problems, "an object of header names and values");
+    let mut headers: Vec<Header> = Vec::with_capacity(entries.len());
+    for (key, item) in &entries {
         let name = read_name(key, item, problems);
         let value = read_value(name.as_deref().unwrap_or_default(), item, problems);
-        let name = name?;
-        if !seen.insert(name.clone()) {
-            return problems.report(
-                &item.path,
-                "duplicate header name",
-                quoted(key),
-                "each name once, in any case",
-            );
+        let Some(name) = name else { continue };
+        match headers.binary_search_by(|(other, _)| other.cmp(&name)) {
+            Err(at) => headers.insert(at, (name, value.unwrap_or_default())),
+            Ok(_) => {
+                let expected = "each name once, in any case";
+                problems.report::<()>(&item.path, "duplicate header name", &quoted(key), expected);
+            }
         }
-        Some((name, value?))
-    });
-    let mut headers = all(headers)?;
-    headers.sort();
-    Some(headers)
+    }
+    headers
 }
 
 /// A token of RFC 9110, or the name of a pseudo header.
@@ -97,7 +102,7 @@ fn read_name(key: &str, item: &Item<'_>, problems: &mut Problems) -> Option<Stri
         return problems.report(
             &item.path,
             "bad header name",
-            quoted(key),
+            &quoted(key),
             "letters, digits and -",
         );
     }
@@ -112,7 +117,7 @@ fn is_clean(value: &str, item: &Item<'_>, problems: &mut Problems) -> bool {
     let bad = value.char_indices().find(|(_, letter)| letter.is_control());
     if let Some((at, _)) = bad {
         let got = format!("a control character after {at} bytes");
-        problems.report::<()>(&item.path, "bad header value", got, EXPECTED_VALUE);
+        problems.report::<()>(&item.path, "bad header value", &got, EXPECTED_VALUE);
     }
     bad.is_none()
 }
@@ -170,7 +175,7 @@ fn variable(name: &str, item: &Item<'_>, env: Env<'_>, problems: &mut Problems) 
         problems.report::<()>(
             &item.path,
             "missing environment variable",
-            quoted(name),
+            &quoted(name),
             "a variable of the VM, set in `vm_config.environment_variables`",
         );
     }

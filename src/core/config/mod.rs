@@ -4,7 +4,10 @@
 //! each a [`ConfigError`] with its path. A [`Config`] is built once and shared; nothing in it is
 //! cloned for a request.
 
+mod access;
+mod cooldown;
 mod error;
+mod error_set;
 mod fallback;
 mod header;
 mod matching;
@@ -14,14 +17,16 @@ mod path_template;
 mod pattern;
 mod reader;
 mod service;
+mod services;
 mod status_set;
 
 use std::rc::Rc;
 
-use hashbrown::{HashMap, HashSet};
-
+pub use access::{Access, Policy};
+pub use cooldown::Cooldown;
 pub use error::ConfigError;
-pub use fallback::Fallback;
+pub use error_set::ErrorSet;
+pub use fallback::{ClientControls, ClientModels, Deliver, Fallback, Retry};
 pub use matching::{Candidates, KNOWN_PATHS};
 pub use model_api::{ModelApi, ModelChoice, Primary, Target};
 pub use node::Node;
@@ -32,13 +37,23 @@ pub use status_set::StatusSet;
 
 use header::Env;
 use matching::Index;
-use model_api::Services;
 use reader::{Item, Problems};
+use services::Services;
 
-const FIELDS: &[&str] = &["dispatch", "max_body_bytes", "services", "model_apis"];
-const MAX_BODY_BYTES: usize = 1 << 20;
+const FIELDS: &[&str] = &[
+    "dispatch",
+    "max_body_bytes",
+    "max_hops",
+    "services",
+    "model_apis",
+    "access",
+    "cooldown",
+];
+const MODEL_APIS: &str = "a list of Model APIs, at least one";
+const MAX_BODY_BYTES: u32 = 1 << 20;
 /// More than a Wasm VM can hold for a few requests at once.
 const MAX_BODY_BYTES_LIMIT: i32 = 256 << 20;
+const MAX_HOPS: u32 = 0;
 
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +66,12 @@ pub struct Config {
     pub services: Vec<Rc<Service>>,
     /// The Model APIs, in their order. At least one.
     pub model_apis: Vec<Rc<ModelApi>>,
+    /// Who may use what; `None`: everybody everything.
+    pub access: Option<Access>,
+    /// When a failing service is skipped for a time; `None`: never.
+    pub cooldown: Option<Cooldown>,
+    /// How often a request may come through this filter; `None`: as often as it likes.
+    pub max_hops: Option<u32>,
     index: Index,
 }
 
@@ -77,6 +98,15 @@ impl Config {
         config.filter(|_| problems.0.is_empty()).ok_or(problems.0)
     }
 
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Rc<Service>> {
+        let found = self
+            .services
+            .binary_search_by(|service| service.name.as_str().cmp(name));
+        self.services.get(found.ok()?)
+    }
+
     /// The Model APIs that a request may belong to: those whose path and headers fit.
     ///
     /// `header` looks up the value of a header by its name in lower case. It is asked only for
@@ -96,63 +126,46 @@ fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Config
         "an object with the fields `services` and `model_apis`",
         FIELDS,
     )?;
-    let dispatch = fields.optional(problems, "dispatch", Dispatch::Callout, |item, p| {
-        item.word(
-            p,
-            &[("callout", Dispatch::Callout), ("router", Dispatch::Router)],
-        )
-    });
-    let max_body_bytes = fields.optional(problems, "max_body_bytes", MAX_BODY_BYTES, |item, p| {
-        usize::try_from(item.integer(p, 1..=MAX_BODY_BYTES_LIMIT)?).ok()
-    });
-    let expected = "an object of services by name, at least one";
-    let services = fields.required(problems, "services", expected, |item, p| {
-        read_services(item, env, p)
+    let dispatch = match fields.word(problems, "dispatch", &["callout", "router"]) {
+        Some("router") => Dispatch::Router,
+        _ => Dispatch::Callout,
+    };
+    let range = 1..=MAX_BODY_BYTES_LIMIT;
+    let max_body_bytes = fields.count(problems, "max_body_bytes", range, MAX_BODY_BYTES);
+    let max_hops = fields.count(problems, "max_hops", 0..=100, MAX_HOPS);
+    let services = fields.required(problems, "services", services::EXPECTED, |item, p| {
+        Some(Services::read(item, env, p))
     });
     let services = services.unwrap_or_default();
-    let model_apis = fields.required(
-        problems,
-        "model_apis",
-        "a list of Model APIs, at least one",
-        |item, p| read_model_apis(item, &services, p),
-    );
-    let mut services: Vec<_> = services.0.into_values().flatten().collect();
-    services.sort_by(|a, b| a.name.cmp(&b.name));
+    let model_apis = fields.required(problems, "model_apis", MODEL_APIS, |item, p| {
+        Some(read_model_apis(item, &services, p))
+    });
+    let access = fields.optional(problems, "access", |item, p| {
+        Access::read(item, &services, p)
+    });
+    let cooldown = fields.optional(problems, "cooldown", Cooldown::read);
     let model_apis = model_apis?;
     let index = Index::new(&model_apis);
     Some(Config {
-        dispatch: dispatch?,
-        max_body_bytes: max_body_bytes?,
-        services,
+        dispatch,
+        max_body_bytes: max_body_bytes as usize,
+        services: services.into_sorted(),
         model_apis,
+        access,
+        cooldown,
+        max_hops: (max_hops > 0).then_some(max_hops),
         index,
     })
-}
-
-/// Every service that was written is in the result, also where it could not be read.
-fn read_services(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Services> {
-    let expected = "an object of services by name, at least one";
-    let entries = item.entries(problems, expected)?;
-    if entries.is_empty() {
-        return problems.report(&item.path, "empty object", "{}", expected);
-    }
-    let mut services = HashMap::new();
-    for (key, item) in &entries {
-        let name = service::check_name(key, &item.path, problems);
-        let service = Service::read(name, item, env, problems).map(Rc::new);
-        services.insert((*key).to_owned(), service);
-    }
-    Some(Services(services))
 }
 
 fn read_model_apis(
     item: &Item<'_>,
     services: &Services,
     problems: &mut Problems,
-) -> Option<Vec<Rc<ModelApi>>> {
-    let mut names = HashSet::new();
+) -> Vec<Rc<ModelApi>> {
+    let mut names = Vec::new();
     let mut index = 0;
-    item.list(problems, "a list of Model APIs, at least one", |item, p| {
+    item.list(problems, MODEL_APIS, |item, p| {
         let api = ModelApi::read(index, item, services, &mut names, p);
         index += 1;
         api.map(Rc::new)

@@ -1,21 +1,22 @@
 //! Model APIs: which requests the filter acts on, and what it does with them.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use hashbrown::{HashMap, HashSet};
-
-use super::error::{one_of, quoted};
+use super::error::quoted;
 use super::fallback::Fallback;
 use super::header;
 use super::pattern::Pattern;
 use super::reader::{Fields, Item, Problems};
 use super::service::{Service, check_name};
+use super::services::Services;
 
 const FIELDS: &[&str] = &["name", "match", "primary", "fallback"];
 const MATCH_FIELDS: &[&str] = &["paths", "models", "headers"];
-const PRIMARY_FIELDS: &[&str] = &["service", "model"];
+const PRIMARY_FIELDS: &[&str] = &["service", "model", "retries"];
 const NAME: &str = "the name of this Model API";
 const PASS_THROUGH: &str = "pass-through";
+const RETRIES: RangeInclusive<i32> = 0..=10;
 
 /// One Model API.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +45,8 @@ pub struct Primary {
     pub service: Option<Rc<Service>>,
     /// The model to ask for.
     pub model: ModelChoice,
+    /// How often it is tried again before others are.
+    pub retries: u32,
 }
 
 /// A service and the model to ask it for.
@@ -53,6 +56,8 @@ pub struct Target {
     pub service: Rc<Service>,
     /// The model to ask for.
     pub model: ModelChoice,
+    /// How often it is tried again before the next one is.
+    pub retries: u32,
 }
 
 /// The model an attempt asks for.
@@ -61,41 +66,40 @@ pub enum ModelChoice {
     /// The request's own.
     PassThrough,
     /// This one, in the place of the request's own.
-    Named(String),
+    Named(Rc<str>),
 }
 
 impl ModelApi {
-    /// `names` are those of the Model APIs before this one.
+    /// `names` are those of the Model APIs before this one, sorted.
     pub(super) fn read<'a>(
         index: usize,
         item: &Item<'a>,
         services: &Services,
-        names: &mut HashSet<&'a str>,
+        names: &mut Vec<&'a str>,
         problems: &mut Problems,
     ) -> Option<Self> {
         let fields = item.fields(problems, "an object with the field `name`", FIELDS)?;
         let name = fields.required(problems, "name", NAME, |item, p| read_name(item, names, p));
-        let matching = fields.optional(problems, "match", Match::default(), Match::read);
-        let primary = fields.optional(problems, "primary", Primary::ROUTE, |item, p| {
+        let matching = fields.optional(problems, "match", Match::read);
+        let primary = fields.optional(problems, "primary", |item, p| {
             Primary::read(item, services, p)
         });
-        let fallback = fields.optional(problems, "fallback", None, |item, p| {
+        let fallback = fields.optional(problems, "fallback", |item, p| {
             Fallback::read(item, services, p)
         });
         let Match {
             paths,
             models,
             headers,
-        } = matching?;
-        let name = name?.to_owned();
+        } = matching.unwrap_or_default();
         Some(ModelApi {
-            name,
+            name: name?.to_owned(),
             index,
             paths,
             models,
             headers,
-            primary: primary?,
-            fallback: fallback?,
+            primary: primary.unwrap_or(Primary::ROUTE),
+            fallback,
         })
     }
 }
@@ -104,6 +108,7 @@ impl Primary {
     const ROUTE: Primary = Primary {
         service: None,
         model: ModelChoice::PassThrough,
+        retries: 0,
     };
 
     fn read(item: &Item<'_>, services: &Services, problems: &mut Problems) -> Option<Self> {
@@ -112,56 +117,27 @@ impl Primary {
             "an object with the fields `service` and `model`",
             PRIMARY_FIELDS,
         )?;
-        let service = fields.optional(problems, "service", None, |item, p| {
-            services.find(item, p).map(Some)
-        });
-        let model = ModelChoice::read(&fields, problems);
         Some(Primary {
-            service: service?,
-            model: model?,
+            service: fields.optional(problems, "service", |item, p| services.find(item, p)),
+            model: ModelChoice::read(&fields, problems),
+            retries: read_retries(&fields, problems),
         })
     }
 }
 
 impl ModelChoice {
-    pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems) -> Self {
         let expected = "the name of a model, or pass-through";
-        fields.optional(
-            problems,
-            "model",
-            ModelChoice::PassThrough,
-            |item, p| match item.text(p, expected)? {
-                PASS_THROUGH => Some(ModelChoice::PassThrough),
-                name => Some(ModelChoice::Named(name.to_owned())),
-            },
-        )
+        match fields.optional(problems, "model", |item, p| item.text(p, expected)) {
+            None | Some(PASS_THROUGH) => ModelChoice::PassThrough,
+            Some(name) => ModelChoice::Named(name.into()),
+        }
     }
 }
 
-/// The services by name; `None` for one that could not be read, and no entry at all where
-/// `services` could not be. Both are reported already, and a use of such a service is not reported
-/// as well.
-#[derive(Default)]
-pub(super) struct Services(pub HashMap<String, Option<Rc<Service>>>);
-
-impl Services {
-    pub fn find(&self, item: &Item<'_>, problems: &mut Problems) -> Option<Rc<Service>> {
-        let name = item.any_text(problems, "the name of a service")?;
-        if let Some(service) = self.0.get(name) {
-            return service.clone();
-        }
-        if self.0.is_empty() {
-            return None;
-        }
-        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        problems.report(
-            &item.path,
-            "unknown service",
-            quoted(name),
-            one_of(&names, '"', name),
-        )
-    }
+/// How often a service is tried again.
+pub(super) fn read_retries(fields: &Fields<'_>, problems: &mut Problems) -> u32 {
+    fields.count(problems, "retries", RETRIES, 0)
 }
 
 #[derive(Default)]
@@ -178,34 +154,31 @@ impl Match {
             "an object with the fields `paths`, `models` and `headers`",
             MATCH_FIELDS,
         )?;
-        let paths = fields.optional(problems, "paths", Vec::new(), |item, p| {
-            item.list(p, "a list of paths, at least one", path_pattern)
-        });
-        let models = fields.optional(problems, "models", Vec::new(), |item, p| {
-            item.list(p, "a list of models, at least one", pattern)
-        });
-        let headers = fields.optional(problems, "headers", Vec::new(), header::read_match);
+        let paths = "a list of paths, at least one";
+        let models = "a list of models, at least one";
+        let headers = |item: &Item<'_>, p: &mut Problems| Some(header::read_match(item, p));
         Some(Match {
-            paths: paths?,
-            models: models?,
-            headers: headers?,
+            paths: fields.list(problems, "paths", paths, path_pattern),
+            models: fields.list(problems, "models", models, Pattern::read),
+            headers: fields
+                .optional(problems, "headers", headers)
+                .unwrap_or_default(),
         })
     }
 }
 
 fn read_name<'a>(
     item: &Item<'a>,
-    names: &mut HashSet<&'a str>,
+    names: &mut Vec<&'a str>,
     problems: &mut Problems,
 ) -> Option<&'a str> {
     let name = check_name(item.any_text(problems, NAME)?, &item.path, problems)?;
-    if !names.insert(name) {
-        return problems.report(
-            &item.path,
-            "duplicate name",
-            quoted(name),
-            "a name of its own",
-        );
+    match names.binary_search(&name) {
+        Err(at) => names.insert(at, name),
+        Ok(_) => {
+            let expected = "a name of its own";
+            return problems.report(&item.path, "duplicate name", &quoted(name), expected);
+        }
     }
     Some(name)
 }
@@ -218,15 +191,7 @@ fn path_pattern(item: &Item<'_>, problems: &mut Problems) -> Option<Pattern> {
         _ if !text.is_empty() && !text.starts_with(['/', '*']) => {
             "a path that starts with `/` or `*`"
         }
-        _ => return pattern(item, problems),
+        _ => return Pattern::read(item, problems),
     };
-    problems.report(&item.path, "bad pattern", quoted(text), expected)
-}
-
-fn pattern(item: &Item<'_>, problems: &mut Problems) -> Option<Pattern> {
-    let text = item.any_text(problems, "a name, with `*` for any run of characters")?;
-    match Pattern::parse(text) {
-        Ok(pattern) => Some(pattern),
-        Err(expected) => problems.report(&item.path, "bad pattern", quoted(text), expected),
-    }
+    problems.report(&item.path, "bad pattern", &quoted(text), expected)
 }

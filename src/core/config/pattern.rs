@@ -2,6 +2,9 @@
 
 use memchr::memmem;
 
+use super::error::quoted;
+use super::reader::{Item, Problems};
+
 /// A text in which each `*` stands for any run of characters, also an empty one. Case matters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern {
@@ -36,6 +39,19 @@ impl Pattern {
             text: text.to_owned(),
             shape: shape(text),
         })
+    }
+
+    pub(super) fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
+        let text = item.any_text(problems, "a name, with `*` for any run of characters")?;
+        match Pattern::parse(text) {
+            Ok(pattern) => Some(pattern),
+            Err(expected) => problems.report(&item.path, "bad pattern", &quoted(text), expected),
+        }
+    }
+
+    /// What was written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// The text, where it holds no `*`: the only text that matches.

@@ -1,10 +1,9 @@
 //! Reads [`Node`]s and keeps track of where they stand. A reading that fails is reported to
 //! [`Problems`] and gives `None`, and the reader of the whole goes on with the next field: that is
-//! how all errors come at once.
+//! how all errors come at once. It may put a default in the place of what could not be read, since
+//! a configuration with a problem is never used.
 
 use std::ops::RangeInclusive;
-
-use hashbrown::HashSet;
 
 use super::error::{one_of, quoted};
 use super::{ConfigError, Node};
@@ -15,15 +14,18 @@ pub(super) struct Problems(pub Vec<ConfigError>);
 
 impl Problems {
     /// Adds an error. Always `None`, so that a reader can end with it.
-    pub fn report<T>(
-        &mut self,
-        path: &str,
-        problem: &str,
-        got: impl Into<String>,
-        expected: impl Into<String>,
-    ) -> Option<T> {
-        self.0.push(ConfigError::new(path, problem, got, expected));
+    pub fn report<T>(&mut self, path: &str, problem: &str, got: &str, expected: &str) -> Option<T> {
+        self.add(path, problem, got, expected);
         None
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn add(&mut self, path: &str, problem: &str, got: &str, expected: &str) {
+        self.0.push(ConfigError::new(path, problem, got, expected));
     }
 }
 
@@ -49,7 +51,7 @@ impl<'a> Item<'a> {
             return problems.report(&self.path, "empty text", "\"\"", expected);
         }
         if text.chars().any(char::is_control) {
-            return problems.report(&self.path, "control character", quoted(text), expected);
+            return problems.report(&self.path, "control character", &quoted(text), expected);
         }
         Some(text)
     }
@@ -77,74 +79,80 @@ impl<'a> Item<'a> {
             return self.wrong_type(problems, &expected);
         };
         if number.fract() != 0.0 {
-            return problems.report(&self.path, "not an integer", shown(number), expected);
+            return problems.report(&self.path, "not an integer", &shown(number), &expected);
         }
         if number < f64::from(*range.start()) || number > f64::from(*range.end()) {
-            return problems.report(&self.path, "out of range", shown(number), expected);
+            return problems.report(&self.path, "out of range", &shown(number), &expected);
         }
         Some(number as i32)
     }
 
     /// One of a few words.
-    pub fn word<T: Copy>(&self, problems: &mut Problems, words: &[(&str, T)]) -> Option<T> {
-        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-        let written = self.any_text(problems, &one_of(&names, '"', ""))?;
-        match words.iter().find(|(name, _)| *name == written) {
-            Some((_, meaning)) => Some(*meaning),
-            None => problems.report(
-                &self.path,
-                "unknown value",
-                quoted(written),
-                one_of(&names, '"', written),
-            ),
-        }
+    pub fn word(&self, problems: &mut Problems, words: &[&'static str]) -> Option<&'static str> {
+        let written = self.any_text(problems, &one_of(words, '"', ""))?;
+        let found = words.iter().find(|word| **word == written).copied();
+        found.or_else(|| {
+            let expected = one_of(words, '"', written);
+            problems.report(&self.path, "unknown value", &quoted(written), &expected)
+        })
     }
 
-    /// A list with at least one entry, each read by `read`.
+    /// A list with at least one entry, each read by `read`. Those that could not be read are left
+    /// out.
     pub fn list<T>(
         &self,
         problems: &mut Problems,
         expected: &str,
         mut read: impl FnMut(&Item<'a>, &mut Problems) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    ) -> Vec<T> {
+        let items = self.items(problems, expected);
+        let read = items.iter().filter_map(|item| read(item, problems));
+        read.collect()
+    }
+
+    fn items(&self, problems: &mut Problems, expected: &str) -> Vec<Item<'a>> {
         let Node::List(nodes) = self.node else {
-            return self.wrong_type(problems, expected);
+            self.wrong_type::<()>(problems, expected);
+            return Vec::new();
         };
         if nodes.is_empty() {
-            return problems.report(&self.path, "empty list", "[]", expected);
+            problems.report::<()>(&self.path, "empty list", "[]", expected);
         }
-        let entries = nodes.iter().enumerate();
-        let entries = entries.map(|(index, node)| Item {
+        let items = nodes.iter().enumerate().map(|(index, node)| Item {
             node,
             path: format!("{}[{index}]", self.path),
         });
-        all(entries.map(|entry| read(&entry, problems)))
+        items.collect()
     }
 
     /// The entries of an object whose keys are the user's, in the order of the keys: a `Struct` has
     /// no order. Of a duplicate key the first entry is kept.
-    pub fn entries(
+    pub fn entries(&self, problems: &mut Problems, expected: &str) -> Vec<(&'a str, Item<'a>)> {
+        let Node::Object(entries) = self.node else {
+            self.wrong_type::<()>(problems, expected);
+            return Vec::new();
+        };
+        let mut items: Vec<(&str, Item<'a>)> = Vec::with_capacity(entries.len());
+        for (key, node) in entries {
+            let path = join(&self.path, key);
+            match items.binary_search_by_key(&key.as_str(), |(key, _)| key) {
+                Ok(_) => duplicate(problems, &path, key),
+                Err(at) => items.insert(at, (key, Item { node, path })),
+            }
+        }
+        items
+    }
+
+    /// The same, of an object with at least one entry.
+    pub fn some_entries(
         &self,
         problems: &mut Problems,
         expected: &str,
-    ) -> Option<Vec<(&'a str, Item<'a>)>> {
-        let Node::Object(entries) = self.node else {
-            return self.wrong_type(problems, expected);
-        };
-        self.report_duplicates(problems, entries);
-        let items = entries.iter().map(|(key, node)| {
-            (
-                key.as_str(),
-                Item {
-                    node,
-                    path: join(&self.path, key),
-                },
-            )
-        });
-        let mut items: Vec<_> = items.collect();
-        items.sort_by_key(|(key, _)| *key);
-        items.dedup_by_key(|(key, _)| *key);
-        Some(items)
+    ) -> Vec<(&'a str, Item<'a>)> {
+        if matches!(self.node, Node::Object(entries) if entries.is_empty()) {
+            problems.report::<()>(&self.path, "empty object", "{}", expected);
+        }
+        self.entries(problems, expected)
     }
 
     /// An object whose keys are `known`.
@@ -157,13 +165,22 @@ impl<'a> Item<'a> {
         let Node::Object(entries) = self.node else {
             return self.wrong_type(problems, expected);
         };
-        self.report_duplicates(problems, entries);
+        for (index, (key, _)) in entries.iter().enumerate() {
+            if entries.iter().take(index).any(|(other, _)| other == key) {
+                duplicate(problems, &join(&self.path, key), key);
+            }
+        }
         for (key, _) in entries
             .iter()
             .filter(|(key, _)| !known.contains(&key.as_str()))
         {
             let path = join(&self.path, key);
-            problems.report::<()>(&path, "unknown field", quoted(key), one_of(known, '`', key));
+            problems.report::<()>(
+                &path,
+                "unknown field",
+                &quoted(key),
+                &one_of(known, '`', key),
+            );
         }
         Some(Fields {
             path: self.path.clone(),
@@ -175,19 +192,6 @@ impl<'a> Item<'a> {
     fn wrong_type<T>(&self, problems: &mut Problems, expected: &str) -> Option<T> {
         problems.report(&self.path, "wrong type", self.node.kind(), expected)
     }
-
-    fn report_duplicates(&self, problems: &mut Problems, entries: &[(String, Node)]) {
-        let mut seen = HashSet::new();
-        for (key, _) in entries.iter().filter(|(key, _)| !seen.insert(key.as_str())) {
-            let path = join(&self.path, key);
-            problems.report::<()>(
-                &path,
-                "duplicate key",
-                format!("{} again", quoted(key)),
-                "each key once",
-            );
-        }
-    }
 }
 
 /// The fields of one object.
@@ -197,18 +201,26 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The field, read by `read`; where it is absent, `default`.
+    /// The field, read by `read`; `None` where it is absent or could not be read.
     pub fn optional<T>(
         &self,
         problems: &mut Problems,
         name: &str,
-        default: T,
         read: impl FnOnce(&Item<'a>, &mut Problems) -> Option<T>,
     ) -> Option<T> {
-        match self.field(name) {
-            Some(item) => read(&item, problems),
-            None => Some(default),
-        }
+        read(&self.field(name)?, problems)
+    }
+
+    /// The field, a list whose entries are read by `read`; empty where it is absent.
+    pub fn list<T>(
+        &self,
+        problems: &mut Problems,
+        name: &str,
+        expected: &str,
+        read: impl FnMut(&Item<'a>, &mut Problems) -> Option<T>,
+    ) -> Vec<T> {
+        let item = self.field(name);
+        item.map_or_else(Vec::new, |item| item.list(problems, expected, read))
     }
 
     /// The field, read by `read`; an error where it is absent.
@@ -221,13 +233,50 @@ impl<'a> Fields<'a> {
     ) -> Option<T> {
         match self.field(name) {
             Some(item) => read(&item, problems),
-            None => problems.report(
-                &join(&self.path, name),
-                "required field is missing",
-                "nothing",
-                expected,
-            ),
+            None => {
+                let path = join(&self.path, name);
+                problems.report(&path, "required field is missing", "nothing", expected)
+            }
         }
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, problems: &mut Problems, name: &str, default: bool) -> bool {
+        self.optional(problems, name, Item::boolean)
+            .unwrap_or(default)
+    }
+
+    /// One of a few words.
+    pub fn word(
+        &self,
+        problems: &mut Problems,
+        name: &str,
+        words: &[&'static str],
+    ) -> Option<&'static str> {
+        self.optional(problems, name, |item, p| item.word(p, words))
+    }
+
+    /// A whole number within `range`, which holds nothing negative.
+    pub fn count(
+        &self,
+        problems: &mut Problems,
+        name: &str,
+        range: RangeInclusive<i32>,
+        default: u32,
+    ) -> u32 {
+        let number = self.optional(problems, name, |item, p| item.integer(p, range));
+        number.map_or(default, i32::unsigned_abs)
+    }
+
+    /// Whether the field is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.field(name).is_some()
+    }
+
+    /// Adds an error of a number that is right by itself, but not beside other fields.
+    pub fn out_of_range(&self, problems: &mut Problems, name: &str, got: u32, expected: &str) {
+        let path = join(&self.path, name);
+        problems.report::<()>(&path, "out of range", &got.to_string(), expected);
     }
 
     fn field(&self, name: &str) -> Option<Item<'a>> {
@@ -239,10 +288,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Every value, or `None` where one is missing. Unlike `collect`, it reads on after a failure.
-pub(super) fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
-    let values: Vec<Option<T>> = values.collect();
-    values.into_iter().collect()
+fn duplicate(problems: &mut Problems, path: &str, key: &str) {
+    let got = format!("{} again", quoted(key));
+    problems.report::<()>(path, "duplicate key", &got, "each key once");
 }
 
 fn join(path: &str, key: &str) -> String {

@@ -1,13 +1,14 @@
 //! Model services: an Envoy cluster, and how a request is fitted to it.
 
 use std::fmt;
+use std::rc::Rc;
 
 use hashbrown::HashMap;
 
 use super::error::quoted;
 use super::header::{self, Env};
 use super::path_template::PathTemplate;
-use super::reader::{Item, Problems, all};
+use super::reader::{Item, Problems};
 
 const FIELDS: &[&str] = &[
     "cluster",
@@ -37,7 +38,7 @@ pub struct Service {
     /// Whether the client's own credentials are sent.
     pub credentials: Credentials,
     /// The names this service knows models by.
-    models: HashMap<String, String>,
+    models: HashMap<String, Rc<str>>,
 }
 
 /// Whose credentials a service is sent.
@@ -50,10 +51,10 @@ pub enum Credentials {
 }
 
 impl Service {
-    /// The name this service knows the requested model by, where the model is passed through.
+    /// The name this service knows the requested model by, where it has one of its own.
     #[must_use]
-    pub fn model_name<'a>(&'a self, requested: &'a str) -> &'a str {
-        self.models.get(requested).map_or(requested, String::as_str)
+    pub fn model_name(&self, requested: &str) -> Option<&Rc<str>> {
+        self.models.get(requested)
     }
 
     /// Reads the service called `name`; it is `None` where that is not a name.
@@ -68,32 +69,24 @@ impl Service {
         let cluster = fields.required(problems, "cluster", expected, |item, p| {
             word(item, p, expected)
         });
-        let authority = fields.optional(problems, "authority", None, |item, p| {
-            authority(item, p).map(Some)
+        let authority = fields.optional(problems, "authority", authority);
+        let path = fields.optional(problems, "path", path);
+        let headers = fields.optional(problems, "headers", |item, p| {
+            Some(header::read_set(item, env, p))
         });
-        let path = fields.optional(problems, "path", PathTemplate::unchanged(), path);
-        let headers = fields.optional(problems, "headers", Vec::new(), |item, p| {
-            header::read_set(item, env, p)
-        });
-        let credentials =
-            fields.optional(problems, "credentials", Credentials::Service, |item, p| {
-                item.word(
-                    p,
-                    &[
-                        ("service", Credentials::Service),
-                        ("client", Credentials::Client),
-                    ],
-                )
-            });
-        let models = fields.optional(problems, "models", HashMap::new(), models);
+        let credentials = match fields.word(problems, "credentials", &["service", "client"]) {
+            Some("client") => Credentials::Client,
+            _ => Credentials::Service,
+        };
+        let models = fields.optional(problems, "models", models);
         Some(Service {
             name: name?.to_owned(),
             cluster: cluster?.to_owned(),
-            authority: authority?,
-            path: path?,
-            headers: headers?,
-            credentials: credentials?,
-            models: models?,
+            authority,
+            path: path.unwrap_or_else(PathTemplate::unchanged),
+            headers: headers.unwrap_or_default(),
+            credentials,
+            models: models.unwrap_or_default(),
         })
     }
 }
@@ -123,7 +116,7 @@ pub(super) fn check_name<'a>(
     let inner =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
     if name.is_empty() || name.starts_with(['_', '-']) || !name.bytes().all(inner) {
-        return problems.report(path, "bad name", quoted(name), NAME);
+        return problems.report(path, "bad name", &quoted(name), NAME);
     }
     Some(name)
 }
@@ -132,7 +125,7 @@ pub(super) fn check_name<'a>(
 fn word<'a>(item: &Item<'a>, problems: &mut Problems, expected: &str) -> Option<&'a str> {
     let text = item.text(problems, expected)?;
     if text.contains(char::is_whitespace) {
-        return problems.report(&item.path, "white space", quoted(text), expected);
+        return problems.report(&item.path, "white space", &quoted(text), expected);
     }
     Some(text)
 }
@@ -141,7 +134,7 @@ fn authority(item: &Item<'_>, problems: &mut Problems) -> Option<String> {
     let expected = "a host name or address, with `:port` where needed";
     let text = word(item, problems, expected)?;
     if text.contains(['/', '@', '?', '#']) {
-        return problems.report(&item.path, "bad authority", quoted(text), expected);
+        return problems.report(&item.path, "bad authority", &quoted(text), expected);
     }
     Some(text.to_owned())
 }
@@ -150,15 +143,15 @@ fn path(item: &Item<'_>, problems: &mut Problems) -> Option<PathTemplate> {
     let text = item.any_text(problems, "a path that starts with `/` or `{path}`")?;
     match PathTemplate::parse(text) {
         Ok(template) => Some(template),
-        Err(expected) => problems.report(&item.path, "bad path template", quoted(text), expected),
+        Err(expected) => problems.report(&item.path, "bad path template", &quoted(text), &expected),
     }
 }
 
-fn models(item: &Item<'_>, problems: &mut Problems) -> Option<HashMap<String, String>> {
-    let entries = item.entries(problems, "an object of model names")?;
-    let names = entries.iter().map(|(requested, item)| {
+fn models(item: &Item<'_>, problems: &mut Problems) -> Option<HashMap<String, Rc<str>>> {
+    let entries = item.entries(problems, "an object of model names");
+    let names = entries.iter().filter_map(|(requested, item)| {
         let known = item.text(problems, "the name of a model")?;
-        Some(((*requested).to_owned(), known.to_owned()))
+        Some(((*requested).to_owned(), known.into()))
     });
-    Some(all(names)?.into_iter().collect())
+    Some(names.collect())
 }

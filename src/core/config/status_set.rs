@@ -1,10 +1,14 @@
 //! `on_status`: which statuses of an answer are failures.
 
-use super::error::quoted;
+use super::error::{one_of, quoted};
 use super::node::Node;
 use super::reader::{Item, Problems};
 
-const EXPECTED: &str = "\"4xx\", \"5xx\", or a code from 400 to 599";
+/// Sets that have a name.
+const WORDS: [(&str, StatusSet); 2] = [
+    ("any", StatusSet::ALL),
+    ("availability", StatusSet::AVAILABILITY),
+];
 
 /// A set of HTTP statuses from 400 to 599, one bit each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,6 +22,11 @@ impl StatusSet {
     /// `4xx` and `5xx`.
     pub const ALL: StatusSet = StatusSet {
         client: Self::CLASS,
+        server: Self::CLASS,
+    };
+    /// What says that a service cannot answer now: `408`, `425`, `429` and `5xx`.
+    pub const AVAILABILITY: StatusSet = StatusSet {
+        client: 1 << 8 | 1 << 25 | 1 << 29,
         server: Self::CLASS,
     };
 
@@ -50,12 +59,15 @@ impl StatusSet {
         }
     }
 
+    /// A list, or one word.
     pub(super) fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
-        let sets = item.list(
-            problems,
-            "a list of classes and codes, at least one",
-            read_entry,
-        )?;
+        let expected = |written| word_or("a list of classes and codes", written);
+        if let Node::String(text) = item.node {
+            return read_word(text).or_else(|| {
+                problems.report(&item.path, "unknown value", &quoted(text), &expected(text))
+            });
+        }
+        let sets = item.list(problems, &expected(""), read_entry);
         Some(
             sets.into_iter()
                 .fold(StatusSet::default(), StatusSet::union),
@@ -63,13 +75,27 @@ impl StatusSet {
     }
 }
 
-/// A class, a code, or a code in quotes.
+/// What may stand here: this, or a word.
+fn word_or(other: &str, written: &str) -> String {
+    format!(
+        "{other}, or {}",
+        one_of(&WORDS.map(|(word, _)| word), '"', written)
+    )
+}
+
+fn read_word(text: &str) -> Option<StatusSet> {
+    let found = WORDS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, set)| *set)
+}
+
+/// A class, a code, a code in quotes, or a word.
 fn read_entry(item: &Item<'_>, problems: &mut Problems) -> Option<StatusSet> {
     if matches!(item.node, Node::Number(_)) {
         let status = item.integer(problems, 400..=599)?;
         return u16::try_from(status).ok().map(StatusSet::of);
     }
-    match item.any_text(problems, EXPECTED)? {
+    let expected = |written| word_or("\"4xx\", \"5xx\", a code from 400 to 599", written);
+    match item.any_text(problems, &expected(""))? {
         "4xx" => Some(StatusSet {
             client: StatusSet::CLASS,
             server: 0,
@@ -78,8 +104,9 @@ fn read_entry(item: &Item<'_>, problems: &mut Problems) -> Option<StatusSet> {
             client: 0,
             server: StatusSet::CLASS,
         }),
-        text => read_code(text)
-            .or_else(|| problems.report(&item.path, "not a status", quoted(text), EXPECTED)),
+        text => read_code(text).or_else(|| read_word(text)).or_else(|| {
+            problems.report(&item.path, "not a status", &quoted(text), &expected(text))
+        }),
     }
 }
 
@@ -95,7 +122,9 @@ mod tests {
 
     fn read(json: &str) -> Option<StatusSet> {
         let node = Node::from_json(json.as_bytes()).unwrap();
-        StatusSet::read(&Item::root(&node), &mut Problems::default())
+        let mut problems = Problems::default();
+        let set = StatusSet::read(&Item::root(&node), &mut problems);
+        set.filter(|_| problems.count() == 0)
     }
 
     fn members(json: &str) -> Vec<u16> {
@@ -117,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn a_word_stands_for_a_set() {
+        assert_eq!(read(r#""any""#), Some(StatusSet::ALL));
+        let expected: Vec<u16> = [408, 425, 429].into_iter().chain(500..600).collect();
+        assert_eq!(members(r#""availability""#), expected);
+        assert_eq!(members(r#"["availability"]"#), expected);
+        assert_eq!(members(r#"["availability", 401, 429]"#)[..2], [401, 408]);
+        assert_eq!(read(r#"["any", 404]"#), Some(StatusSet::ALL));
+    }
+
+    #[test]
     fn what_is_no_failure_is_refused() {
         for json in [
             "[200]",
@@ -131,6 +170,10 @@ mod tests {
             "[true]",
             "[]",
             "503",
+            "\"5xx\"",
+            "\"Any\"",
+            "[\"Any\"]",
+            "{\"any\": true}",
         ] {
             assert_eq!(read(json), None, "{json}");
         }

@@ -29,6 +29,17 @@ pub enum BodyError {
     Duplicate(&'static str),
     /// `model` is there, but it is not a string, or not one that is text.
     ModelNotAString,
+    /// `models` is there, but it is not an array.
+    ModelsNotAList,
+    /// `models` is an empty array.
+    ModelsEmpty,
+    /// `models` has more entries than a request may name.
+    ModelsTooMany {
+        /// The most entries that it may have.
+        max: usize,
+    },
+    /// An entry of `models` is not a string, not one that is text, or an empty one.
+    ModelsEntry,
 }
 
 impl BodyError {
@@ -37,6 +48,10 @@ impl BodyError {
         match self {
             Self::Duplicate(key) => Some(key),
             Self::ModelNotAString => Some("model"),
+            Self::ModelsNotAList
+            | Self::ModelsEmpty
+            | Self::ModelsTooMany { .. }
+            | Self::ModelsEntry => Some("models"),
             _ => None,
         }
     }
@@ -67,6 +82,16 @@ impl fmt::Display for BodyError {
                 "the request body holds `{key}` twice; which one counts is not defined"
             ),
             Self::ModelNotAString => write!(f, "`model` in the request body is not a string"),
+            Self::ModelsNotAList => write!(f, "`models` in the request body is not an array"),
+            Self::ModelsEmpty => write!(f, "`models` in the request body names no model"),
+            Self::ModelsTooMany { max } => write!(
+                f,
+                "`models` in the request body names more than {max} models"
+            ),
+            Self::ModelsEntry => write!(
+                f,
+                "`models` in the request body holds something that is not the name of a model"
+            ),
         }
     }
 }

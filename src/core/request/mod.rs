@@ -1,20 +1,26 @@
-//! The request body of a Model API: which model it asks for, whether it wants a stream, and the
+//! The request body of a Model API: which models it asks for, whether it wants a stream, and the
 //! edit that makes it ask for another model.
 //!
 //! One pass over the bytes, no tree, no recursion. What counts as JSON is what `serde_json`
 //! accepts, with two differences: nesting ends at [`MAX_DEPTH`], and the members that the filter
 //! reads may stand only once, since two parsers could read two different requests otherwise.
 
+mod edit;
 mod error;
 mod members;
+mod models;
 mod text;
 mod value;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+pub use edit::Edit;
+use edit::Splice;
 pub use error::BodyError;
-use members::{Member, Members};
+use members::Member;
+pub(super) use members::{Members, decode};
+use models::Models;
 pub use value::MAX_DEPTH;
 
 /// What the filter needs to know of a request body. Holds spans, not a copy of the body.
@@ -24,6 +30,7 @@ pub struct RequestBody {
     pub model: Option<Model>,
     /// True where `stream` is the literal `true`; anything else, or nothing, is false.
     pub stream: bool,
+    models: Option<Models>,
     room: Room,
 }
 
@@ -39,7 +46,8 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Room {
     at: usize,
-    only_member: bool,
+    /// Whether there are members other than `models`.
+    others: bool,
 }
 
 impl RequestBody {
@@ -53,33 +61,84 @@ impl RequestBody {
         let mut members = Members::of(body)?;
         let at = members.start();
         let (mut model, mut stream) = (None, None);
-        let mut only_member = true;
+        let mut models: Option<Models> = None;
+        let mut others = false;
         while let Some(member) = members.next()? {
-            only_member = false;
             match member.key().as_deref() {
                 Some("model") => set_once(&mut model, member, "model")?,
                 Some("stream") => set_once(&mut stream, member, "stream")?,
+                Some("models") => match &mut models {
+                    Some(models) => models.repeated = true,
+                    None => {
+                        models = Some(Models::new(member, &members));
+                        continue;
+                    }
+                },
                 _ => {}
             }
+            others = true;
         }
         Ok(Self {
             model: model.map(Model::read).transpose()?,
             stream: stream.is_some_and(|member| member.value == "true"),
-            room: Room { at, only_member },
+            models,
+            room: Room { at, others },
         })
     }
 
     /// The edit that makes the body carry `model`; `None` where it already does, however the
     /// client wrote it. A body without `model` gets it as its first member.
     pub fn edit(&self, model: &str) -> Option<Edit> {
+        let with_comma = self.room.others || self.models.is_some();
+        Some(Edit {
+            first: self.name_model(model, with_comma)?,
+            second: None,
+            adds: self.model.is_none(),
+        })
+    }
+
+    /// The edit that takes `models` out of the body, with one comma and the white space around it,
+    /// and makes the body carry `model` where one is given; `None` where neither changes anything.
+    /// Of several `models` it takes out the first: see [`models`](Self::models).
+    pub fn edit_without_models(&self, model: Option<&str>) -> Option<Edit> {
+        let named = model.and_then(|model| self.name_model(model, self.room.others));
+        let adds = named.is_some() && self.model.is_none();
+        let removed = self.models.as_ref().map(Models::removed);
+        let (first, second) = match (named, removed) {
+            // What is added stands where the first member begins, and comes before it.
+            (Some(named), Some(removed)) if named.span.start <= removed.span.start => {
+                (named, Some(removed))
+            }
+            (named, Some(removed)) => (removed, named),
+            (named, None) => (named?, None),
+        };
+        Some(Edit {
+            first,
+            second,
+            adds,
+        })
+    }
+
+    /// The models that the request names in `models`, in their order; `None` where it has no such
+    /// member. `body` must be the one that was read, and `max` is the most that it may name.
+    ///
+    /// # Errors
+    /// `models` is there twice, or is not an array of 1 to `max` strings that are text and not
+    /// empty. The same name may stand there twice.
+    pub fn models(&self, body: &[u8], max: usize) -> Result<Option<Vec<String>>, BodyError> {
+        let models = self.models.as_ref();
+        models.map(|models| models.names(body, max)).transpose()
+    }
+
+    fn name_model(&self, model: &str, with_comma: bool) -> Option<Splice> {
         let value = json_string(model);
         let (span, text) = match &self.model {
             Some(present) if present.name == model => return None,
             Some(present) => (present.span.clone(), value),
-            None => self.room.add("model", &value),
+            None => self.room.add("model", &value, with_comma),
         };
         let text = text.into_bytes();
-        Some(Edit { span, text })
+        Some(Splice { span, text })
     }
 }
 
@@ -94,8 +153,8 @@ impl Model {
 }
 
 impl Room {
-    fn add(&self, key: &str, value: &str) -> (Range<usize>, String) {
-        let comma = if self.only_member { "" } else { "," };
+    fn add(&self, key: &str, value: &str, with_comma: bool) -> (Range<usize>, String) {
+        let comma = if with_comma { "," } else { "" };
         (self.at..self.at, format!("\"{key}\":{value}{comma}"))
     }
 }
@@ -110,29 +169,6 @@ fn set_once<T>(slot: &mut Option<T>, value: T, key: &'static str) -> Result<(), 
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(BodyError::Duplicate(key)),
-    }
-}
-
-/// One change to a body: the bytes of `span` become `text`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edit {
-    /// Offsets into the body that was read. Empty where something is added.
-    pub span: Range<usize>,
-    /// What stands there afterwards.
-    pub text: Vec<u8>,
-}
-
-impl Edit {
-    /// The body with the change made. `body` must be the one that was read.
-    pub fn apply(&self, body: &[u8]) -> Vec<u8> {
-        let before = body.get(..self.span.start).unwrap_or(body);
-        let after = body.get(self.span.end..).unwrap_or_default();
-        [before, &self.text, after].concat()
-    }
-
-    /// The length in bytes that a body of `body_len` bytes has afterwards.
-    pub fn len_after(&self, body_len: usize) -> usize {
-        body_len.saturating_sub(self.span.len()) + self.text.len()
     }
 }
 
@@ -161,6 +197,8 @@ mod tests {
         let edit = RequestBody::read(body.as_bytes()).unwrap().edit(model)?;
         let after = edit.apply(body.as_bytes());
         assert_eq!(edit.len_after(body.len()), after.len());
+        let added = &after[edit.added()];
+        assert_eq!(added.is_empty(), body.contains("mod"), "{body}");
         Some(String::from_utf8(after).unwrap())
     }
 
@@ -343,6 +381,18 @@ mod tests {
                 BodyError::ModelNotAString,
                 "`model` in the request body is not a string",
                 Some("model"),
+            ),
+            (BodyError::ModelsNotAList, "not an array", Some("models")),
+            (BodyError::ModelsEmpty, "names no model", Some("models")),
+            (
+                BodyError::ModelsTooMany { max: 8 },
+                "more than 8 models",
+                Some("models"),
+            ),
+            (
+                BodyError::ModelsEntry,
+                "not the name of a model",
+                Some("models"),
             ),
         ];
         for (error, part, param) in table {

@@ -1,0 +1,85 @@
+//! How long an attempt may take.
+
+use std::time::Duration;
+
+use super::Plan;
+use crate::core::outcome::Outcome;
+
+/// How long an attempt may take to its first packet (a stream) or answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The time.
+    pub time: Duration,
+    /// What it means when it is used up.
+    pub outcome: Outcome,
+}
+
+/// Envoy's timers may be early by the length of one turn of its event loop.
+pub const TIMER_SLACK: Duration = Duration::from_millis(20);
+
+impl Patience {
+    /// Whether an attempt that ended without an answer, after this time, was ended by the timeout.
+    ///
+    /// Turns are longer under load, so a tenth of the time is allowed for as well: an attempt that breaks
+    /// that late may be called a timeout, which changes no more than its name.
+    #[must_use]
+    pub fn is_used_up(&self, took: Duration) -> bool {
+        took + TIMER_SLACK + self.time / 10 >= self.time
+    }
+}
+
+impl Plan {
+    /// How long one attempt of Envoy's router may take: the shortest of the timeouts that apply, or `None`
+    /// where none does. The router has one for all attempts, so it is that of the first.
+    ///
+    /// An answer that is held to its end has not begun for the router: the first packet is waited for by others.
+    #[must_use]
+    pub fn patience(&self) -> Option<Patience> {
+        let rules = self.fallback()?;
+        let first_packet = rules
+            .first_packet_timeout
+            .filter(|_| self.stream && !self.delivers_complete());
+        let ordinary = self.steps.iter().filter(|step| step.after.is_none());
+        let own = self.time_for_attempt(self.total_timeout, ordinary.count() > 1);
+        let timeouts = [
+            (first_packet, Outcome::FirstPacketTimeout),
+            (own, Outcome::RequestTimeout),
+        ];
+        timeouts
+            .into_iter()
+            .filter_map(|(time, outcome)| {
+                Some(Patience {
+                    time: time?,
+                    outcome,
+                })
+            })
+            .min_by_key(|patience| patience.time)
+    }
+
+    /// How long an attempt may take that begins with so much left of the total timeout: `None` is no limit.
+    ///
+    /// Where another one could follow, its reserve is kept; unless there is not enough for two.
+    #[must_use]
+    pub fn time_for_attempt(&self, left: Option<Duration>, has_next: bool) -> Option<Duration> {
+        let rules = self.fallback()?;
+        let reserve = rules.reserve;
+        let left = left.map(|left| match has_next && left >= reserve * 2 {
+            true => left - reserve,
+            false => left,
+        });
+        rules.request_timeout.into_iter().chain(left).min()
+    }
+
+    /// Whether an attempt may begin with so much left of the total timeout.
+    ///
+    /// The timer that cut the attempt before for the sake of this one may have been late: by a turn of the event loop,
+    /// by the slack that is given to the router's, and by more under load.
+    #[must_use]
+    pub fn may_begin(&self, left: Option<Duration>) -> bool {
+        let reserve = self
+            .fallback()
+            .map_or(Duration::ZERO, |rules| rules.reserve);
+        let least = (reserve - reserve / 10).saturating_sub(TIMER_SLACK * 2);
+        left.is_none_or(|left| left > TIMER_SLACK && left >= least)
+    }
+}

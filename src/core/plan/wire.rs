@@ -1,0 +1,115 @@
+//! A plan as bytes: attempt filters have the same configuration, but not the request.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Health, Plan, Step};
+use crate::core::bytes::{put, put_number, take_number, take_text};
+use crate::core::config::{Config, Deliver};
+use crate::core::provider_error::ErrorKind;
+
+const STREAM: usize = 1;
+const COMPLETE: usize = 2;
+const CLIENT_MODELS: usize = 4;
+
+const HAS_SERVICE: usize = 1;
+const HAS_MODEL: usize = 2;
+/// The kind of error stands above these bits, from 1 on.
+const HEALTH: [(usize, Health); 3] = [
+    (0, Health::Good),
+    (4, Health::Troubled),
+    (8, Health::Cooling),
+];
+const KIND: usize = 16;
+
+impl Plan {
+    /// Adds the plan. One that is off is never passed on: it has one attempt.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let flag = |flag, is: bool| if is { flag } else { 0 };
+        let flags = flag(STREAM, self.stream)
+            | flag(COMPLETE, self.deliver == Deliver::Complete)
+            | flag(CLIENT_MODELS, self.uses_client_models);
+        let total = self.total_timeout.unwrap_or_default().as_millis();
+        put_number(out, self.api.index);
+        put(out, self.api.name.as_bytes());
+        put_number(out, flags);
+        put_number(out, usize::try_from(total).unwrap_or(usize::MAX));
+        put_number(out, self.steps.len());
+        self.steps.iter().for_each(|step| step.put(out));
+    }
+
+    /// Takes a plan. `None` where the bytes are none, or `config` is not the one that it was made with.
+    #[must_use]
+    pub fn take(config: &Config, bytes: &mut &[u8]) -> Option<Self> {
+        let api = config.model_apis.get(take_number(bytes)?)?;
+        let name = take_text(bytes)?;
+        let flags = take_number(bytes)?;
+        let total = Duration::from_millis(take_number(bytes)? as u64);
+        let count = take_number(bytes)?;
+        let steps: Option<Vec<Step>> = (0..count).map(|_| Step::take(config, bytes)).collect();
+        (api.name == name).then_some(Self {
+            api: Rc::clone(api),
+            steps: steps?,
+            stream: flags & STREAM != 0,
+            off: false,
+            deliver: match flags & COMPLETE {
+                0 => Deliver::FirstPacket,
+                _ => Deliver::Complete,
+            },
+            total_timeout: Some(total).filter(|total| !total.is_zero()),
+            uses_client_models: flags & CLIENT_MODELS != 0,
+        })
+    }
+}
+
+impl Step {
+    fn put(&self, out: &mut Vec<u8>) {
+        let kind = |kind| {
+            ErrorKind::NAMES
+                .iter()
+                .position(|(_, other)| *other == kind)
+        };
+        let health = HEALTH.iter().find(|(_, health)| *health == self.health);
+        let flags = self.service.as_ref().map_or(0, |_| HAS_SERVICE)
+            | self.model.as_ref().map_or(0, |_| HAS_MODEL)
+            | health.map_or(0, |(bits, _)| *bits)
+            | self
+                .after
+                .and_then(kind)
+                .map_or(0, |kind| (kind + 1) * KIND);
+        put_number(out, flags);
+        put_number(out, self.retries as usize);
+        if let Some(service) = &self.service {
+            put(out, service.name.as_bytes());
+        }
+        if let Some(model) = &self.model {
+            put(out, model.as_bytes());
+        }
+    }
+
+    fn take(config: &Config, bytes: &mut &[u8]) -> Option<Self> {
+        let flags = take_number(bytes)?;
+        let retries = u32::try_from(take_number(bytes)?).ok()?;
+        let health = HEALTH
+            .iter()
+            .find(|(bits, _)| (flags % KIND) & !(HAS_SERVICE | HAS_MODEL) == *bits);
+        let kind = (flags / KIND).checked_sub(1);
+        let service = match flags & HAS_SERVICE {
+            0 => None,
+            _ => Some(Rc::clone(config.service(take_text(bytes)?)?)),
+        };
+        let model = match flags & HAS_MODEL {
+            0 => None,
+            _ => Some(take_text(bytes)?.into()),
+        };
+        Some(Self {
+            service,
+            model,
+            retries,
+            after: kind
+                .and_then(|kind| ErrorKind::NAMES.get(kind))
+                .map(|(_, kind)| *kind),
+            health: health?.1,
+        })
+    }
+}
