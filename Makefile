@@ -1,7 +1,8 @@
 # `make` lists the targets.
 #
 # Variables: ENVOY_VERSION (default: the file envoy-version), ENVOY_BIN (an Envoy of your own, instead of a version),
-# PYTHON (default: python3), KEEP=1 (demo: leave both stacks up, the gateways on port 18000 (callout) and 18010 (router), until Ctrl-C).
+# PYTHON (default: python3), KEEP=1 (demo: leave both stacks up, the gateways on port 18000 (callout) and 18010 (router), until Ctrl-C),
+# BENCH_QUICK=1 (bench: a smoke run), UPDATE=1 (bench-guard: record the counts).
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,8 +20,11 @@ WASM_MAX_BYTES := 500000
 # What depends on the version of Envoy.
 E2E := --test e2e --test edges --test demo_selftest --test support_selftest
 VENV := .venv/installed
+PEERS := .bench/installed
 # In CI the lock file is what was tested, or the run fails.
 LOCKED := $(if $(CI),--locked)
+# The benchmarks are a package of their own.
+BENCH := --manifest-path bench/Cargo.toml --target-dir "$${CARGO_TARGET_DIR:-target}"
 
 export ENVOY_BIN
 export AI_FALLBACK_WASM := $(CURDIR)/$(WASM)
@@ -31,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(WASM) ## Build the filter: build/ai_fallback.wasm
@@ -57,12 +61,28 @@ demo: $(WASM) $(ENVOY_BIN) ## Show the filter at work (KEEP=1 leaves it up)
 	@cargo build $(LOCKED) --example demo
 	@exec cargo run $(LOCKED) --quiet --example demo
 
+.PHONY: bench
+bench: $(WASM) $(ENVOY_BIN) $(PEERS) ## Measure against other gateways, into docs/benchmark/ (under 15 minutes)
+	cargo build $(LOCKED) $(BENCH) --release --bin rig
+	@exec $(PYTHON) bench/run.py "$${CARGO_TARGET_DIR:-target}/release/rig"
+
+.PHONY: bench-core
+bench-core: ## Time the hot paths of the core
+	cargo bench $(LOCKED) $(BENCH) --no-default-features --bench core
+
+.PHONY: bench-guard
+bench-guard: ## Check that the hot paths of the core take no more instructions (needs valgrind)
+	cargo build $(LOCKED) $(BENCH) --release --no-default-features --bin guard
+	@"$${CARGO_TARGET_DIR:-target}/release/guard" bench/core/counts.txt $(if $(UPDATE),--update)
+
 .PHONY: lint
 lint: toolchain ## Check format, lints and pinned versions
 	cargo fmt --check
 	cargo clippy $(LOCKED) --all-targets -- -D warnings
 	cargo clippy $(LOCKED) --lib --target $(TARGET) -- -D warnings
 	cargo clippy $(LOCKED) --lib --no-default-features -- -D warnings
+	cargo fmt --check --manifest-path bench/Cargo.toml
+	cargo clippy $(LOCKED) $(BENCH) --all-targets -- -D warnings
 	@grep -q "envoy:v$$(cat envoy-version)$$" docker-compose.yml || { echo "docker-compose.yml: its Envoy is not the one in envoy-version" >&2; exit 1; }
 
 .PHONY: size
@@ -76,11 +96,12 @@ validate: $(WASM) $(ENVOY_BIN) ## Check the configurations in envoy/ with Envoy 
 .PHONY: fmt
 fmt: ## Format the source
 	cargo fmt
+	cargo fmt --manifest-path bench/Cargo.toml
 
 .PHONY: clean
 clean: ## Remove everything that make made
 	cargo clean
-	rm -rf build .envoy .venv
+	rm -rf build .envoy .venv .bench
 
 .PHONY: e2e-setup
 e2e-setup: $(WASM) $(ENVOY_BIN) $(VENV)
@@ -108,3 +129,11 @@ $(VENV): tests/sdk/requirements.txt
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --no-deps -r $<
 	@touch $@
+
+# A peer that cannot be installed is a row that says so, and is tried again the next time.
+$(PEERS): bench/requirements.txt
+	$(PYTHON) -m venv --clear .bench/venv
+	@failed=; for peer in $$(grep -v '^#' $<); do \
+	  echo "installing $$peer" >&2; \
+	  .bench/venv/bin/python -m pip install --quiet "$$peer" || failed=1; \
+	done; test -n "$$failed" || touch $@
