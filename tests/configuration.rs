@@ -991,7 +991,7 @@ fn defaults_are_those_of_the_contract() {
     assert!(fallback.error_targets.is_empty());
     assert_eq!(
         (fallback.deliver, fallback.max_held_bytes),
-        (Deliver::FirstPacket, 1_048_576)
+        (Deliver::FirstPacket, 524_288)
     );
     assert_eq!(
         (fallback.client_models, fallback.client_controls),

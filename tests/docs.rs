@@ -332,6 +332,7 @@ fn every_error_of_the_filter_is_in_the_table() {
         Denied::Entry("openai:o3".to_owned()),
         Denied::Model("o3".to_owned()),
         Denied::Service("openai".to_owned()),
+        Denied::NoModel,
     ];
     let allowed = ClientControls {
         off: true,

@@ -204,6 +204,8 @@ impl Exchange {
                     None => Effect::Wait,
                 }
             }
+            // The router's own timeout was first: it has not told us yet that it goes no further.
+            (State::Routed(_), Event::Due) if self.progress.is_exhausted() => self.go_on(now),
             (State::Routed(_), Event::Due) => match self.overdue(now) {
                 Some(outcome) => self.judged(now, &outcome.into()),
                 None => Effect::Wait,

@@ -96,14 +96,15 @@ impl Step {
             .map_or(&[], |service| &service.headers)
     }
 
-    /// Whether a client's header with this name stays behind.
+    /// Whether a client's header with this name stays behind. `hops` as in [`Step::hops`]: where they are not
+    /// counted, what another gateway has counted goes on.
     #[must_use]
-    pub fn withholds(&self, name: &str) -> bool {
+    pub fn withholds(&self, name: &str, hops: Option<u32>) -> bool {
         let Some(service) = &self.service else {
             return is_own(name);
         };
         is_own(name)
-            || name == HOPS_HEADER
+            || (name == HOPS_HEADER && hops.is_some())
             || (service.credentials == Credentials::Service && CREDENTIALS.contains(&name))
     }
 
@@ -126,7 +127,9 @@ impl Step {
     ) -> Vec<Header> {
         let mut headers: Vec<Header> = original
             .iter()
-            .filter(|(name, value)| !self.replaces(name) && std::str::from_utf8(value).is_ok())
+            .filter(|(name, value)| {
+                !self.replaces(name, hops) && std::str::from_utf8(value).is_ok()
+            })
             .map(|(name, value)| (name.clone(), self.fitted(name, value)))
             .collect();
         headers.extend(self.own_headers(hops));
@@ -150,9 +153,9 @@ impl Step {
         hops: Option<u32>,
         now: &[Header],
     ) -> Vec<Header> {
-        let original = original
-            .iter()
-            .filter(|(name, _)| !self.withholds(name) && !self.sets(name) && !is_routers_own(name));
+        let original = original.iter().filter(|(name, _)| {
+            !self.withholds(name, hops) && !self.sets(name) && !is_routers_own(name)
+        });
         let mut headers: Vec<Header> = original
             .map(|(name, value)| match name.as_str() {
                 "content-length" => (name.clone(), body_len.to_string().into_bytes()),
@@ -170,8 +173,8 @@ impl Step {
             .chain(self.hops(hops))
     }
 
-    fn replaces(&self, name: &str) -> bool {
-        self.withholds(name)
+    fn replaces(&self, name: &str, hops: Option<u32>) -> bool {
+        self.withholds(name, hops)
             || self.sets(name)
             || is_hop_by_hop(name)
             || ROUTER_CONTROLS.contains(&name)

@@ -53,6 +53,9 @@ pub struct Ended {
     pub fails: bool,
 }
 
+/// What a gateway like this one says of a request that came back too often.
+pub const LOOP_DETECTED: u16 = 508;
+
 impl Outcome {
     /// Those that are words in the trail of attempts.
     pub const WORDS: [(&'static str, Outcome); 6] = [
@@ -79,10 +82,12 @@ impl Outcome {
         )
     }
 
-    /// Whether it says that the service is not well. A refusal of this one request does not.
+    /// Whether it says that the service is not well. A refusal of this one request does not, and a loop is one: any
+    /// client can make it up.
     #[must_use]
     pub fn is_unhealthy(self) -> bool {
         match self {
+            Self::Status(LOOP_DETECTED) => false,
             Self::Status(status) => StatusSet::AVAILABILITY.contains(status),
             Self::Intercepted(_) => false,
             _ => true,

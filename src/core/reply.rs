@@ -1,6 +1,7 @@
 //! Errors made by the filter, in the shape of the API that was called.
 
 use super::fallback::Failure;
+use super::outcome::LOOP_DETECTED;
 use super::plan::Denied;
 use super::request::{BodyError, json_string};
 use super::wish::BadWish;
@@ -115,7 +116,7 @@ fn row(problem: &Problem) -> Row {
             None,
         ),
         Problem::Loop => Row {
-            status: 508,
+            status: LOOP_DETECTED,
             openai_type: "server_error",
             openai_code: "loop_detected",
             anthropic_type: "api_error",
@@ -157,6 +158,9 @@ fn denied_message(denied: &Denied) -> String {
         Denied::Entry(entry) => ("the entry of `models` ", entry),
         Denied::Model(model) => ("the model ", model),
         Denied::Service(service) => ("the service ", service),
+        Denied::NoModel => {
+            return "this caller may not use every model, and the request names none".to_owned();
+        }
     };
     let shown: String = name.chars().take(MAX_SHOWN).collect();
     ["this caller may not use ", what, "`", &shown, "`"].concat()
@@ -165,7 +169,7 @@ fn denied_message(denied: &Denied) -> String {
 fn denied_param(denied: &Denied) -> Option<&'static str> {
     match denied {
         Denied::Entry(_) => Some("models"),
-        Denied::Model(_) => Some("model"),
+        Denied::Model(_) | Denied::NoModel => Some("model"),
         Denied::Service(_) => None,
     }
 }

@@ -341,8 +341,10 @@ fn is_json(content_type: &[u8]) -> bool {
 /// Makes the held request headers fit a service.
 fn fit_headers(step: &Step, head: &Incoming) {
     let map = MapType::HttpRequestHeaders;
-    for (name, _) in head.headers.iter().filter(|(name, _)| step.withholds(name)) {
-        host::remove_header(map, name);
+    for (name, _) in &head.headers {
+        if step.withholds(name, head.hops) {
+            host::remove_header(map, name);
+        }
     }
     if let Some(path) = step.path(&head.path) {
         host::set_header(map, ":path", &path);

@@ -265,7 +265,7 @@ impl Answer {
     }
 
     /// `x-ai-fallback-attempts` without the times, whose form is checked: `alpha;503, beta;200`.
-    /// Where the request was not read, the reason follows: `alpha;503;too_large`.
+    /// Where the request was not read, the reason follows: `alpha;503;too_large`. A service that was skipped is `alpha;cooling`.
     pub fn attempts(&self) -> String {
         let Some(header) = self.header("x-ai-fallback-attempts") else {
             return String::new();
@@ -274,6 +274,9 @@ impl Answer {
             .split(", ")
             .map(|attempt| {
                 let mut parts: Vec<&str> = attempt.split(';').collect();
+                if let [_, "cooling"] = parts[..] {
+                    return attempt.to_owned();
+                }
                 assert!((3..=4).contains(&parts.len()), "{header}");
                 let millis = parts.remove(2).strip_suffix("ms").expect("ms");
                 assert!(millis.parse::<u32>().is_ok(), "{header}");

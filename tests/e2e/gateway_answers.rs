@@ -19,7 +19,7 @@ both_modes![
 const DENY: &str = "x-deny";
 const LIMITED: &str = "x-limited";
 /// The header that Envoy's fault filter takes its status from.
-const ABORT: &str = "x-envoy-fault-abort-request";
+pub const ABORT: &str = "x-envoy-fault-abort-request";
 
 pub fn model_apis() -> Vec<Value> {
     let with = |only_backend_errors: bool| {

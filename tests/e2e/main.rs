@@ -14,10 +14,15 @@ mod modes;
 mod client;
 mod world;
 
+mod access;
 mod answers;
+mod client_models;
+mod cooldown;
+mod deliver;
 mod fitting;
 mod gateway_answers;
 mod limits;
+mod loops;
 mod matching;
 mod models;
 mod no_answer;

@@ -12,6 +12,7 @@ both_modes![
     the_total_timeout_ends_a_primary_that_hangs,
     the_total_timeout_ends_a_fallback_attempt_that_hangs,
     an_answer_that_came_before_the_total_timeout_goes_on_after_it,
+    an_attempt_leaves_the_reserve_to_the_next,
 ];
 
 callout_only![
@@ -46,6 +47,10 @@ pub fn model_apis(short: Short) -> Vec<Value> {
         case(
             "total-short",
             with(json!({"services": services, "total_timeout_ms": short})),
+        ),
+        case(
+            "reserve",
+            with(json!({"services": services, "total_timeout_ms": 4000, "reserve_ms": 1000})),
         ),
         case(
             "last-waits",
@@ -119,6 +124,15 @@ async fn an_answer_that_came_before_the_total_timeout_goes_on_after_it(world: &W
     let answer = ask.send().await;
     answer.assert_from("alpha", "alpha;200");
     assert!(answer.text().ends_with("data: [DONE]\n\n"), "{answer:?}");
+}
+
+async fn an_attempt_leaves_the_reserve_to_the_next(world: &World) {
+    let first = world.ask("reserve").fault("alpha", "hang");
+    let second = world.ask("reserve").fault("alpha", "503,delay=300");
+    let second = second.fault("beta", "hang");
+    let (first, second) = tokio::join!(first.send(), second.send());
+    first.assert_from("beta", "alpha;request_timeout, beta;200");
+    second.assert_from("gamma", "alpha;503, beta;request_timeout, gamma;200");
 }
 
 async fn the_request_timeout_bounds_a_callout_as_a_whole(world: &World) {

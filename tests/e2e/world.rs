@@ -99,7 +99,8 @@ impl World {
         World::with(mode, model_apis(short), json!({}), |gateway| gateway)
     }
 
-    fn with(
+    /// As [`World::configured`], and with a change to the gateway.
+    pub fn with(
         mode: Mode,
         model_apis: Value,
         more: Value,
@@ -230,6 +231,7 @@ fn services() -> Value {
 fn model_apis(short: Short) -> Value {
     let all = [
         crate::answers::model_apis(),
+        crate::deliver::model_apis(short),
         crate::fitting::model_apis(),
         crate::gateway_answers::model_apis(),
         crate::limits::model_apis(),

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 in_each_mode!(
     openai_programs_see_a_fallback_in_the_headers_alone,
     anthropic_programs_see_a_fallback_in_the_headers_alone,
+    openai_programs_name_the_models_to_fall_back_to,
+    anthropic_programs_name_the_models_to_fall_back_to,
     openai_programs_see_errors_as_they_expect_them,
     anthropic_programs_see_errors_as_they_expect_them,
 );
@@ -71,6 +73,98 @@ fn only_headers_differ(stack: &Stack, sdk: &str, calls: &[&str]) {
     }
 }
 
+async fn openai_programs_name_the_models_to_fall_back_to(mode: Mode) {
+    models_fall_back(mode, "openai", &["chat", "chat_stream"]);
+}
+
+async fn anthropic_programs_name_the_models_to_fall_back_to(mode: Mode) {
+    models_fall_back(mode, "anthropic", &["messages", "messages_stream"]);
+}
+
+/// `extra_body={"models": [...]}`.
+fn models_fall_back(mode: Mode, sdk: &str, calls: &[&str]) {
+    let stack = Stack::start(mode, |plugin| {
+        plugin["model_apis"][0]["fallback"]["client_models"] = json!({});
+    });
+    // The models of the request, which services fail, who answers, and for which model.
+    let cases = [
+        (
+            json!(["backup:second"]),
+            "",
+            "primary",
+            "MODEL",
+            "primary;200",
+        ),
+        (
+            json!(["backup:second"]),
+            "503",
+            "backup",
+            "second",
+            "primary;503, backup;200",
+        ),
+        (
+            json!(["backup/org/second"]),
+            "reset",
+            "backup",
+            "org/second",
+            "primary;reset, backup;200",
+        ),
+        (
+            json!(["second", "backup:third"]),
+            "503",
+            "backup",
+            "third",
+            "primary;503, primary;503, backup;200",
+        ),
+        (
+            json!(["second", "third"]),
+            "503,times=2",
+            "primary",
+            "third",
+            "primary;503, primary;503, primary;200",
+        ),
+        // The configured service is the last.
+        (
+            json!(["second"]),
+            "503",
+            "backup",
+            "MODEL",
+            "primary;503, primary;503, backup;200",
+        ),
+    ];
+    for call in calls {
+        let ids: Vec<_> = cases.iter().map(|_| new_id("sdk")).collect();
+        let asked = cases.iter().zip(&ids).map(|((models, fault, ..), id)| {
+            let headers = json!({"x-mock-primary": fault, "x-test-id": id});
+            json!({"call": call, "model": id, "headers": headers, "body": {"models": models}})
+        });
+        let seen = run(&stack, sdk, &asked.collect::<Vec<_>>());
+        for ((case, id), seen) in cases.iter().zip(&ids).zip(&seen) {
+            let (models, _, service, model, attempts) = case;
+            let model = model.replace("MODEL", id);
+            assert_eq!(attempts_of(seen), *attempts, "{call} {models}: {seen}");
+            assert_eq!(
+                seen["text"],
+                format!("Hello from {service}, {model}"),
+                "{call}"
+            );
+            assert_eq!(seen["model"], model, "{call}");
+            assert_eq!(
+                seen["chunks"].as_u64() > Some(3),
+                call.ends_with("stream"),
+                "{seen}"
+            );
+            for received in [&stack.primary, &stack.backup].map(|mock| mock.requests_with(id)) {
+                assert!(
+                    received
+                        .iter()
+                        .all(|one| one.json().get("models").is_none())
+                );
+            }
+        }
+    }
+}
+
 /// What a program sees of an error: the class of the exception, its status, and a part of its text.
 struct Seen {
     call: &'static str,
@@ -99,6 +193,38 @@ fn openai_errors() -> Vec<Seen> {
             "BadRequestError",
             400,
             "`model` in the request body is not a string",
+        ),
+        seen(
+            "chat",
+            json!({}),
+            json!({"models": ["a", "b", "c", "d"]}),
+            "BadRequestError",
+            400,
+            "`models` in the request body names more than 3 models",
+        ),
+        seen(
+            "chat",
+            json!({}),
+            json!({"models": ["a", "backup:secret"]}),
+            "PermissionDeniedError",
+            403,
+            "this caller may not use the entry of `models` `backup:secret`",
+        ),
+        seen(
+            "chat_stream",
+            json!({}),
+            json!({"model": "secret"}),
+            "PermissionDeniedError",
+            403,
+            "this caller may not use the model `secret`",
+        ),
+        seen(
+            "chat",
+            json!({"x-ai-hops": "1"}),
+            json!({}),
+            "InternalServerError",
+            508,
+            "the request came back to this gateway too often",
         ),
         seen(
             "chat",
@@ -188,7 +314,12 @@ async fn anthropic_programs_see_errors_as_they_expect_them(mode: Mode) {
 
 fn errors(mode: Mode, sdk: &str, cases: &[Seen]) {
     let stack = Stack::start(mode, |plugin| {
-        plugin["model_apis"][0]["fallback"]["request_timeout_ms"] = 1_500.into();
+        let fallback = &mut plugin["model_apis"][0]["fallback"];
+        fallback["request_timeout_ms"] = 1_500.into();
+        fallback["client_models"] = json!({});
+        let policy = json!({"deny": {"models": ["secret"]}});
+        plugin["access"] = json!({"identity_header": "x-team", "default_policy": policy});
+        plugin["max_hops"] = 1.into();
     });
     let asked: Vec<_> = cases
         .iter()
@@ -202,7 +333,7 @@ fn errors(mode: Mode, sdk: &str, cases: &[Seen]) {
         assert!(message.contains(case.text), "{expected}: {seen}");
         assert_eq!(
             attempts_of(&seen).is_empty(),
-            case.status == 400,
+            [400, 403, 508].contains(&case.status),
             "{expected}: {seen}"
         );
     }

@@ -2,8 +2,9 @@
 
     client.py openai|anthropic BASE_URL < calls
 
-Each line of the input is a call as JSON: {"call": NAME, "model": NAME, "headers": {…}}. Each line of the output is what
-came of it as JSON: {"model", "text", "chunks", "headers"}, or {"error", "status", "message"} for an exception.
+Each line of the input is a call as JSON: {"call": NAME, "model": NAME, "headers": {…}, "body": {…}}, where `body` goes into
+the body of the request beside what the SDK writes itself. Each line of the output is what came of it as JSON:
+{"model", "text", "chunks", "headers"}, or {"error", "status", "message", "headers"} for an exception.
 """
 
 import json

@@ -5,11 +5,12 @@ use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// A gateway: one listener on a free port, the filter (where configured), filters after it, one route, and clusters.
+/// A gateway: one listener on a free port, the filter (where configured), filters before and after it, one route, and clusters.
 /// By default the route goes to the first cluster, without a timeout.
 pub struct Gateway {
     plugin: Option<Value>,
     environment: Map<String, Value>,
+    filters_before: Vec<Value>,
     filters_after: Vec<Value>,
     clusters: Vec<Value>,
     route: Value,
@@ -26,6 +27,7 @@ impl Gateway {
         Gateway {
             plugin: None,
             environment: Map::new(),
+            filters_before: Vec::new(),
             filters_after: Vec::new(),
             clusters: Vec::new(),
             route: json!({"timeout": "0s"}),
@@ -69,6 +71,12 @@ impl Gateway {
         self
     }
 
+    /// Adds an HTTP filter before ours.
+    pub fn filter_before(mut self, filter: Value) -> Gateway {
+        self.filters_before.push(filter);
+        self
+    }
+
     /// Adds an HTTP filter between ours and the router.
     pub fn filter_after(mut self, filter: Value) -> Gateway {
         self.filters_after.push(filter);
@@ -84,6 +92,12 @@ impl Gateway {
     /// Adds fields to the HTTP connection manager.
     pub fn manager(mut self, fields: Value) -> Gateway {
         merge(&mut self.manager, fields);
+        self
+    }
+
+    /// Listens here, in place of a free port.
+    pub fn listen_on(mut self, addr: SocketAddr) -> Gateway {
+        self.listener["address"] = address(addr);
         self
     }
 
@@ -150,7 +164,9 @@ impl Gateway {
             .plugin
             .as_ref()
             .map(|plugin| self.render_ours("ai_fallback", plugin));
-        ours.into_iter()
+        let before = self.filters_before.iter().cloned();
+        before
+            .chain(ours)
             .chain(self.filters_after.iter().cloned())
             .chain([router])
             .collect()

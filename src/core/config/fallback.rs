@@ -38,7 +38,7 @@ const FIELDS: &[&str] = &[
     "deliver",
     "max_held_bytes",
 ];
-const MAX_HELD_BYTES: u32 = 1 << 20;
+const MAX_HELD_BYTES: u32 = 512 << 10;
 const MAX_HELD_BYTES_LIMIT: i32 = 32 << 20;
 
 /// What happens after an attempt that failed.

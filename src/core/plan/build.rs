@@ -28,6 +28,8 @@ pub enum Denied {
     Entry(String),
     /// The model of the request.
     Model(String),
+    /// The request names no model, and the caller may use only some.
+    NoModel,
     /// The service that the request goes to.
     Service(String),
 }
@@ -111,12 +113,11 @@ impl<'a> Builder<'a> {
             return Ok(requested);
         }
         let name = service.map_or("primary", |service| &service.name);
-        let service_is_denied = self
-            .policy
-            .is_some_and(|policy| !policy.allows_service(name));
-        Err(match asked.filter(|_| !service_is_denied) {
+        let may_use_service = self.policy.is_none_or(|policy| policy.allows_service(name));
+        Err(match asked {
+            _ if !may_use_service => Denied::Service(name.to_owned()),
             Some(model) => Denied::Model(model.to_string()),
-            None => Denied::Service(name.to_owned()),
+            None => Denied::NoModel,
         })
     }
 

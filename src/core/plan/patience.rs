@@ -58,10 +58,11 @@ impl Plan {
 
     /// How long an attempt may take that begins with so much left of the total timeout: `None` is no limit.
     ///
-    /// Where another one could follow, its reserve is kept; unless there is not enough for two.
+    /// Where another one could follow, its reserve is kept; unless there is not enough for two. A request that has
+    /// asked for no fallback has the same time: nobody else would end its callout.
     #[must_use]
     pub fn time_for_attempt(&self, left: Option<Duration>, has_next: bool) -> Option<Duration> {
-        let rules = self.fallback()?;
+        let rules = self.api.fallback.as_ref()?;
         let reserve = rules.reserve;
         let left = left.map(|left| match has_next && left >= reserve * 2 {
             true => left - reserve,
