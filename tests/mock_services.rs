@@ -150,6 +150,23 @@ fn the_grammar_refuses_what_it_does_not_know() {
     assert_eq!("".parse(), Ok(Spec::default()));
 }
 
+#[tokio::test]
+async fn a_fault_for_some_times_gives_way_to_the_next_that_is_there() {
+    let mock = Mock::start_with("alpha", "times=4,504");
+    let statuses = async |id: &str| {
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            let request = with_id(whole(&mock, CHAT, "times=3,502"), id);
+            let answer = request.header("x-mock-alpha", "times=2,503");
+            all.push(answer.send().await.unwrap().status().as_u16());
+        }
+        all
+    };
+    assert_eq!(statuses("a").await, [503, 503, 502, 504, 200]);
+    // Each test has its own count.
+    assert_eq!(statuses("b").await, [503, 503, 502, 504, 200]);
+}
+
 // --- statuses
 
 #[tokio::test]
@@ -172,6 +189,76 @@ async fn an_error_status_has_the_body_of_its_api() {
         (&error["type"], &error["error"]["type"]),
         (&json!("error"), &json!("overloaded_error"))
     );
+}
+
+#[tokio::test]
+async fn an_error_says_what_the_spec_says() {
+    let mock = Mock::start("alpha");
+    let spec = "400,code=c,type=t,message=a b";
+    let answer = whole(&mock, CHAT, spec).send().await.unwrap();
+    let told = json!({"error": {"message": "a b", "type": "t", "param": null, "code": "c"}});
+    assert_eq!(answer.json::<Value>().await.unwrap(), told);
+
+    let answer = whole(&mock, MESSAGES, spec).send().await.unwrap();
+    let error = &answer.json::<Value>().await.unwrap()["error"];
+    assert_eq!(*error, json!({"type": "t", "message": "a b"}));
+
+    let event = "error-event,code=c,type=t,message=a b";
+    for (path, expected) in [
+        (
+            CHAT,
+            json!({"error": {"message": "a b", "type": "t", "param": null, "code": "c"}}),
+        ),
+        (
+            MESSAGES,
+            json!({"type": "error", "error": {"type": "t", "message": "a b"}}),
+        ),
+        (
+            "/v1/responses",
+            json!({"type": "error", "code": "c", "message": "a b", "param": null, "sequence_number": 0}),
+        ),
+    ] {
+        let body = stream(&mock, path, event)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let data = body
+            .lines()
+            .find_map(|line| line.strip_prefix("data: "))
+            .unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(data).unwrap(),
+            expected,
+            "{path}"
+        );
+    }
+
+    let answer = whole(&mock, CHAT, "503,body=<b>no</b>")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.text().await.unwrap(), "<b>no</b>");
+}
+
+#[tokio::test]
+async fn a_service_says_when_to_come_back() {
+    let mock = Mock::start("alpha");
+    let answer = whole(&mock, CHAT, "503,retry-after-ms=250")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["retry-after-ms"], "250");
+    let answer = whole(&mock, CHAT, "503,retry-after-date=0")
+        .send()
+        .await
+        .unwrap();
+    // hyper writes the date of the answer itself, and the second may have changed in between.
+    let [asked, now] = ["retry-after", "date"].map(|name| answer.headers()[name].to_str().unwrap());
+    assert_eq!((asked.len(), &asked[..16]), (29, &now[..16]));
+    assert!(asked.ends_with(" GMT"), "{asked}");
 }
 
 #[tokio::test]

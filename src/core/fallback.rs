@@ -393,6 +393,8 @@ impl Exchange {
         self.attempt_began = now;
         let has_next = self.progress.has_next_after_silence(&self.plan);
         let timeout = self.plan.time_for_attempt(self.left(now), has_next);
+        // Zero would be no limit. A wait may have ended late.
+        let timeout = timeout.map(|time| time.max(Duration::from_millis(1)));
         self.state = State::Called(timeout);
         Effect::Call {
             timeout: timeout.unwrap_or_default(),

@@ -165,7 +165,7 @@ impl Progress {
         let number = self.current();
         if let Some(step) = plan.step(number) {
             self.trail.push(step, &ended, took);
-            self.report(step, &ended);
+            self.report(plan, step, &ended);
         }
         if ended.outcome.is_refused_key() {
             self.refused_keys.push(number);
@@ -286,10 +286,14 @@ impl Progress {
         }
     }
 
-    fn report(&mut self, step: &Step, ended: &Ended) {
+    fn report(&mut self, plan: &Plan, step: &Step, ended: &Ended) {
         let Some(service) = &step.service else {
             return;
         };
+        // A client that gives a service no time says nothing about it.
+        if ended.outcome.is_timeout() && plan.is_hurried() {
+            return;
+        }
         let sign = match ended.retry_after {
             Some(time) if ended.outcome.is_unhealthy() => Sign::RetryAfter(time),
             _ if ended.outcome.is_unhealthy() => Sign::Failing,

@@ -235,6 +235,11 @@ impl<'a> Fields<'a> {
             };
             *field = member.value;
         }
+        // What stands at the start of a long error counts, wherever its end is.
+        let cut = members.cut().filter(|cut| cut.value.starts_with('{'));
+        if let Some(cut) = cut.filter(|cut| cut.key().as_deref() == Some("error")) {
+            fields.error = cut.value;
+        }
         Some(fields)
     }
 
@@ -414,7 +419,6 @@ mod tests {
             "{}",
             r#"{"error":null}"#,
             r#"{"error":false,"type":"message"}"#,
-            r#"{"error":{"message":"cut"#,
             r#"{"type":"message_start","message":{"error":"x"}}"#,
             r#"{"code":"c","type":"t"}"#,
         ] {
@@ -438,8 +442,23 @@ mod tests {
             let kind = ProviderError::read(&body).unwrap().kind;
             assert_eq!(kind, Some(ErrorKind::Overloaded));
         }
-        let long = format!(r#"{{"error":{{"code":"x"}},"a":"{}"}}"#, "é".repeat(20_000));
-        assert!(ProviderError::read(long.as_bytes()).is_some());
+        let long = "é".repeat(20_000);
+        for body in [
+            format!(r#"{{"error":{{"code":"x"}},"a":"{long}"}}"#),
+            format!(r#"{{"error":{{"code":"x","message":"{long}"}}}}"#),
+            format!(r#"[{{"a":{{}},"error":{{"code":"x","a":{{"b":"{long}"}}}}}}]"#),
+            r#"{"error":{"code":"x","#.to_owned(),
+        ] {
+            assert_eq!(
+                read(&body),
+                Some((Some("x".to_owned()), None, None)),
+                "{body}"
+            );
+        }
+        assert_eq!(
+            read(r#"{"error":{"message":"cut"#),
+            Some((None, None, None))
+        );
     }
 
     #[test]

@@ -180,3 +180,18 @@ fn each_attempt_is_told_at_its_end() {
     rig.headers(503);
     assert_eq!(rig.reports(), []);
 }
+
+#[test]
+fn a_client_that_gives_a_service_no_time_says_nothing_about_it() {
+    let more = json!({"total_timeout_ms": 1_000, "client_controls": ["timeout"]});
+    let config = config_with(to_with(&["b"], more), json!({}));
+    for (asked, told) in [
+        ("1", vec![]),
+        ("5000", vec![("a".to_owned(), Sign::Failing)]),
+    ] {
+        let headers = [("x-ai-fallback-timeout-ms", asked)];
+        let mut rig = Rig::begin(admit(&config, &headers, &json!({"model": "m"})).unwrap());
+        rig.headers_by(Origin::Timeout, 504);
+        assert_eq!(rig.reports(), told, "{asked}");
+    }
+}

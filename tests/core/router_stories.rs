@@ -103,6 +103,21 @@ fn the_outcome_of_a_last_attempt_that_has_ended_is_known() {
     }
 }
 
+/// The router's timeout and that of all attempts can come at once: the attempt is told of once.
+#[test]
+fn an_attempt_that_the_router_has_ended_is_not_ended_again() {
+    let total = json!({"total_timeout_ms": 100});
+    let mut rig = routed(to_with(&["b"], total), true);
+    rig.now += ms(100);
+    let ends = [
+        (Outcome::Status(500), 20),
+        (Outcome::FirstPacketTimeout, 80),
+    ];
+    assert!(take_over(&mut rig, &ends, 2));
+    assert_eq!(rig.step(&Event::Due), Effect::Fail(Failure::Timeout));
+    assert_eq!(rig.trail(), "a;500;20ms, b;first_packet_timeout;80ms");
+}
+
 #[test]
 fn the_only_attempt_may_be_the_last() {
     let mut rig = routed(to(&["b"]), true);

@@ -231,7 +231,10 @@ fn services() -> Value {
 fn model_apis(short: Short) -> Value {
     let all = [
         crate::answers::model_apis(),
+        crate::deadlines::model_apis(short),
         crate::deliver::model_apis(short),
+        crate::error_kinds::model_apis(short),
+        crate::retries::model_apis(short),
         crate::fitting::model_apis(),
         crate::gateway_answers::model_apis(),
         crate::limits::model_apis(),

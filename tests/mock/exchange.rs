@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 use super::answers::{self, Api, Said, Told};
 use super::asked::Asked;
 use super::body::{self, Body, Broken, Parts};
+use super::date;
 use super::record::{Ended, Exchange, Log, TEST_ID};
 use super::server::Fuse;
 use super::spec::{Instead, Spec, Then};
@@ -38,16 +40,23 @@ impl Service {
         }
     }
 
-    /// Header for this service, header for all, model name, default: the first that is there.
-    fn spec(&self, headers: &HeaderMap, model: &str) -> Result<Spec, String> {
-        let own = headers.get(format!("x-mock-{}", self.name));
-        if let Some(value) = own.or_else(|| headers.get("x-mock")) {
-            return value.to_str().map_err(|why| why.to_string())?.parse();
+    /// Header for this service, header for all, model name, default: the first that is there, and is for the request of
+    /// this number among those of its test.
+    fn spec(&self, headers: &HeaderMap, model: &str, number: usize) -> Result<Spec, String> {
+        let own = format!("x-mock-{}", self.name);
+        let headers = [&own, "x-mock"]
+            .into_iter()
+            .filter_map(|name| headers.get(name));
+        let headers = headers.map(|value| value.to_str().map_err(|why| why.to_string()));
+        let of_model = model.split_once('!').map(|(_, spec)| Ok(spec));
+        for text in headers.chain(of_model) {
+            let spec: Spec = text?.parse()?;
+            if spec.is_for(number) {
+                return Ok(spec);
+            }
         }
-        match model.split_once('!') {
-            Some((_, spec)) => spec.parse(),
-            None => Ok(self.default_spec.clone()),
-        }
+        let default = Some(&self.default_spec).filter(|spec| spec.is_for(number));
+        Ok(default.cloned().unwrap_or_default())
     }
 }
 
@@ -82,15 +91,11 @@ pub async fn answer(
 
     let asked = Asked::parse(&exchange.body());
     let api = Api::of(head.uri.path());
-    let spec = match service.spec(&head.headers, asked.model()) {
+    let id = head.headers.get(TEST_ID).and_then(|id| id.to_str().ok());
+    let number = service.log.count_of(id.unwrap_or_default());
+    let spec = match service.spec(&head.headers, asked.model(), number) {
         Ok(spec) => spec,
         Err(why) => return Ok(bad_spec(&service, api, &why, exchange)),
-    };
-    let id = head.headers.get(TEST_ID).and_then(|id| id.to_str().ok());
-    let earlier = || service.log.count_of(id.unwrap_or_default());
-    let spec = match spec.times {
-        Some(times) if earlier() > times => Spec::default(),
-        _ => spec,
     };
     let gate = service.gates.of(id.unwrap_or_default());
     // On HTTP/2 the stream alone is reset, not the connection that others share.
@@ -147,6 +152,7 @@ fn compose(service: &Service, api: Api, asked: &Asked, spec: &Spec) -> (Response
         true => answers::error_event(api, &told),
         false => answers::error(api, status, &told).to_string(),
     };
+    let error = spec.body.clone().unwrap_or(error);
     let chunks = if spec.empty {
         Vec::new()
     } else if streams {
@@ -191,6 +197,12 @@ fn set_headers(headers: &mut HeaderMap, service: &Service, spec: &Spec, streams:
     set("x-mock-service", &service.name);
     if let Some(value) = &spec.retry_after {
         set("retry-after", value);
+    }
+    if let Some(value) = &spec.retry_after_ms {
+        set("retry-after-ms", value);
+    }
+    if let Some(seconds) = spec.retry_after_date {
+        set("retry-after", &date::http(SystemTime::now() + seconds));
     }
     if spec.gzip {
         set("content-encoding", "gzip");

@@ -10,6 +10,7 @@
 mod answers;
 mod asked;
 mod body;
+mod date;
 mod exchange;
 mod record;
 mod server;

@@ -11,6 +11,10 @@ pub struct Spec {
     pub status: Option<u16>,
     /// The `retry-after` header, as it is.
     pub retry_after: Option<String>,
+    /// The `retry-after-ms` header, as it is.
+    pub retry_after_ms: Option<String>,
+    /// The `retry-after` header is the date so much later than now.
+    pub retry_after_date: Option<Duration>,
     /// Waits for the gate before the headers.
     pub hold: bool,
     /// Wait before the headers.
@@ -37,7 +41,7 @@ pub struct Spec {
     pub trailers: bool,
     /// `content-encoding: gzip`.
     pub gzip: bool,
-    /// Only the first so many requests of one `x-test-id` are answered like this, the others well.
+    /// Only the first so many requests of one `x-test-id` are answered like this.
     pub times: Option<usize>,
     /// `code` of the error that is told.
     pub code: Option<String>,
@@ -45,6 +49,8 @@ pub struct Spec {
     pub kind: Option<String>,
     /// The message of the error that is told.
     pub message: Option<String>,
+    /// What stands in the place of an error, to the byte.
+    pub body: Option<String>,
 }
 
 /// What is done in place of an answer.
@@ -98,6 +104,11 @@ impl FromStr for Spec {
 }
 
 impl Spec {
+    /// Whether it is for the request of this number, from 1 on, among those of one `x-test-id`.
+    pub fn is_for(&self, number: usize) -> bool {
+        self.times.is_none_or(|times| number <= times)
+    }
+
     fn add(&mut self, part: &str) -> Result<(), String> {
         let (name, value) = match part.split_once('=') {
             Some((name, value)) => (name.trim(), Some(value.trim())),
@@ -111,6 +122,11 @@ impl Spec {
             ("trailers", None) => self.trailers = true,
             ("gzip", None) => self.gzip = true,
             ("retry-after", Some(value)) => self.retry_after = Some(value.to_owned()),
+            ("retry-after-ms", Some(value)) => self.retry_after_ms = Some(value.to_owned()),
+            ("retry-after-date", Some(value)) => {
+                self.retry_after_date = Some(Duration::from_secs(number(value)?));
+            }
+            ("body", Some(value)) => self.body = Some(value.to_owned()),
             ("code", Some(value)) => self.code = Some(value.to_owned()),
             ("type", Some(value)) => self.kind = Some(value.to_owned()),
             ("message", Some(value)) => self.message = Some(value.to_owned()),

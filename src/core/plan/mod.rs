@@ -88,6 +88,13 @@ impl Plan {
         self.total_timeout
     }
 
+    /// Whether the request has asked for less time than the configuration gives it.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.fallback()
+            .is_some_and(|rules| rules.total_timeout != self.total_timeout)
+    }
+
     /// Whether `models` of the body was used, and is not to be sent.
     #[must_use]
     pub fn uses_client_models(&self) -> bool {

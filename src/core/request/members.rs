@@ -68,7 +68,24 @@ impl<'a> Members<'a> {
         self.read().map_err(|stop| self.explain(stop))
     }
 
+    /// After an error of [`next`](Self::next): the member whose value has no end. It is all that is left.
+    pub fn cut(&self) -> Option<Member<'a>> {
+        let (key, value) = self.key().ok()??;
+        Some(self.member(key, value..self.json.len()))
+    }
+
     fn read(&mut self) -> Result<Option<Member<'a>>, Stop> {
+        let Some((key, value)) = self.key()? else {
+            return Ok(None);
+        };
+        let end = skip_value(self.text, value)?;
+        let member = self.member(key, value..end);
+        self.at = end;
+        Ok(Some(member))
+    }
+
+    /// Where the key of the next member stands, and where its value begins.
+    fn key(&self) -> Result<Option<(Range<usize>, usize)>, Stop> {
         let text = self.text;
         let at = text.space(self.at);
         let key = match text.byte(at) {
@@ -79,13 +96,16 @@ impl<'a> Members<'a> {
         };
         let key_end = text.string(key)?;
         let value = text.space(text.colon(key_end)?);
-        let end = skip_value(text, value)?;
-        Ok(Some(Member {
-            start: std::mem::replace(&mut self.at, end),
-            key: self.json.get(key..key_end).unwrap_or_default(),
-            value: self.json.get(value..end).unwrap_or_default(),
-            span: value..end,
-        }))
+        Ok(Some((key..key_end, value)))
+    }
+
+    fn member(&self, key: Range<usize>, value: Range<usize>) -> Member<'a> {
+        Member {
+            start: self.at,
+            key: self.json.get(key).unwrap_or_default(),
+            value: self.json.get(value.clone()).unwrap_or_default(),
+            span: value,
+        }
     }
 
     fn finish(&self, at: usize) -> Result<(), Stop> {
