@@ -91,8 +91,9 @@ fn reached(row: &Row) -> String {
         .tried
         .split(", ")
         .filter_map(|attempt| attempt.split_once(';'));
-    let reached = attempts.filter(|&(service, outcome)| {
-        !["intercepted", "cooling"].contains(&outcome) && !(unplugged && service == "openai")
+    let reached = attempts.filter(|&(service, outcome)| match outcome {
+        "intercepted" | "cooling" => false,
+        _ => !unplugged || service != "openai",
     });
     join(reached.map(|(service, _)| service.to_owned()))
 }
