@@ -54,30 +54,32 @@ impl<'a> Head<'a> {
     pub fn plan(self, read: &RequestBody, body: &[u8]) -> Result<Option<Plan>, Problem> {
         let named = read.model.as_ref().map(|model| model.name.as_str());
         // Whether `models` counts is up to the Model API, which its first entry may decide on.
-        let listed = match named {
-            Some(_) => None,
-            None => read.models(body, usize::MAX).ok().flatten(),
-        };
-        let by_list = listed.as_ref().and_then(|list| {
-            let (_, model) = split_entry(self.config, list.first()?);
+        let by_list = || {
+            let first = read.first_of_models(body)?;
+            let (_, model) = split_entry(self.config, &first);
             let api = self.candidates.first_for(Some(model))?;
             api.fallback.as_ref()?.client_models.map(|_| api)
-        });
+        };
+        let by_list = named.map_or_else(by_list, |_| None);
         let Some(api) = by_list.or_else(|| self.candidates.first_for(named)) else {
             return Ok(None);
         };
         let rules = api.fallback.as_ref();
+        let policy = self.policy();
         let models = match rules.and_then(|rules| rules.client_models) {
             Some(client) => read.models(body, client.max).map_err(Problem::Body)?,
             None => None,
         };
+        if let Some(policy) = policy.filter(|policy| policy.restricts_models()) {
+            check_what_others_read(policy, read, body, models.is_some())?;
+        }
         let request = Request {
             model: named,
             models: &models.unwrap_or_default(),
             stream: read.stream,
             wish: self.wish(rules)?,
         };
-        Plan::new(self.config, api, &request, self.policy())
+        Plan::new(self.config, api, &request, policy)
             .map(Some)
             .map_err(Problem::Denied)
     }
@@ -96,5 +98,31 @@ impl<'a> Head<'a> {
             .filter(|(name, _)| *name == access.identity_header);
         let identity = named.next().filter(|_| named.next().is_none());
         Some(access.policy(identity.map(|(_, value)| value.as_slice())))
+    }
+}
+
+/// The most entries of a `models` that is not ours.
+const MAX_UNUSED: usize = 100;
+
+/// A service may read more than the filter does: a member `Model`, or a `models` that the filter leaves alone.
+fn check_what_others_read(
+    policy: &Policy,
+    read: &RequestBody,
+    body: &[u8],
+    uses_models: bool,
+) -> Result<(), Problem> {
+    if read.has_odd_model {
+        return Err(Problem::Unreadable);
+    }
+    if uses_models {
+        return Ok(());
+    }
+    let listed = read
+        .models(body, MAX_UNUSED)
+        .map_err(|_| Problem::Unreadable)?;
+    let mut entries = listed.into_iter().flatten();
+    match entries.find(|entry| !policy.allows_model(Some(entry), None)) {
+        Some(entry) => Err(Problem::Denied(Denied::Entry(entry))),
+        None => Ok(()),
     }
 }

@@ -139,11 +139,19 @@ impl Table {
         true
     }
 
+    /// A request that was to find out about the service has ended without having done so: the next one may.
+    pub fn give_back_probe(&mut self, service: &str, now: Wall, rules: &Cooldown) {
+        let before = self.get(service);
+        if before.is_some_and(|trouble| trouble.state == State::Probing) {
+            let over = Trouble::lasting(State::Cooling, now, Duration::ZERO);
+            self.replace(service, before, Some(over), now, rules);
+        }
+    }
+
     /// Takes in how an attempt ended. Returns what that changed for other requests.
     ///
     /// `Alive` ends a cooldown too. Only a request that found the service troubled when it began reports
-    /// it, so it is no late answer from before the trouble: it is the probe, or the service was
-    /// the least bad one, and it does answer.
+    /// it: it is the probe, or one that had no better choice, and the service does answer.
     pub fn report(&mut self, report: &Report, now: Wall, rules: &Cooldown) -> Option<Change> {
         let before = self.get(&report.service);
         let known = before.filter(|trouble| trouble.is_remembered(now, rules));

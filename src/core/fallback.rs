@@ -380,7 +380,7 @@ impl Exchange {
         match outcome {
             // Without rules of fallback, what Envoy says of a broken attempt along its route is the answer.
             _ if !was_called && self.plan.fallback().is_none() => Effect::Pass,
-            Outcome::Reset => Effect::Fail(Failure::Transport),
+            Outcome::Reset | Outcome::Overflow => Effect::Fail(Failure::Transport),
             outcome if outcome.is_timeout() => Effect::Fail(Failure::Timeout),
             _ if was_called => Effect::Deliver,
             _ => Effect::Pass,

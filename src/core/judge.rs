@@ -106,6 +106,7 @@ impl Judge {
         let outcome = match origin {
             Origin::Gateway => Outcome::Intercepted(status),
             Origin::Transport => Outcome::Reset,
+            Origin::Overflow => Outcome::Overflow,
             Origin::Timeout => Outcome::RequestTimeout,
             Origin::Service if !(200..300).contains(&status) => {
                 if self.reading.errors && status >= 400 && !end {

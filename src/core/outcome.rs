@@ -15,6 +15,8 @@ pub enum Origin {
     Gateway,
     /// Envoy, since the service could not be reached or its connection broke.
     Transport,
+    /// Envoy, since its circuit breaker for the service is open.
+    Overflow,
     /// Envoy, since the service took too long.
     Timeout,
 }
@@ -32,6 +34,8 @@ pub enum Outcome {
     Empty,
     /// The service could not be reached, or the connection broke.
     Reset,
+    /// Envoy's circuit breaker let nothing more through to the service.
+    Overflow,
     /// No first packet of a stream within its time.
     FirstPacketTimeout,
     /// No answer within its time.
@@ -58,10 +62,11 @@ pub const LOOP_DETECTED: u16 = 508;
 
 impl Outcome {
     /// Those that are words in the trail of attempts.
-    pub const WORDS: [(&'static str, Outcome); 6] = [
+    pub const WORDS: [(&'static str, Outcome); 7] = [
         ("stream_error", Outcome::StreamError),
         ("empty", Outcome::Empty),
         ("reset", Outcome::Reset),
+        ("reset", Outcome::Overflow),
         ("first_packet_timeout", Outcome::FirstPacketTimeout),
         ("request_timeout", Outcome::RequestTimeout),
         ("stream_idle_timeout", Outcome::StreamIdleTimeout),
@@ -82,22 +87,15 @@ impl Outcome {
         )
     }
 
-    /// Whether it says that the service is not well. A refusal of this one request does not, and a loop is one: any
-    /// client can make it up.
-    #[must_use]
-    pub fn is_unhealthy(self) -> bool {
+    /// Whether it may say that the service is not well. A refusal of this one request does not, and a loop is one:
+    /// any client can make it up. Nor does a limit of Envoy.
+    fn is_unhealthy(self) -> bool {
         match self {
             Self::Status(LOOP_DETECTED) => false,
             Self::Status(status) => StatusSet::AVAILABILITY.contains(status),
-            Self::Intercepted(_) => false,
+            Self::Intercepted(_) | Self::Overflow => false,
             _ => true,
         }
-    }
-
-    /// Whether the same service may be asked again: it is not well, but it spoke.
-    #[must_use]
-    pub fn may_pass(self) -> bool {
-        self.is_unhealthy() && !self.is_timeout()
     }
 
     /// Whether the service refused the key that it was sent, or the account of it.
@@ -130,13 +128,31 @@ impl Ended {
         retry_after: Option<Duration>,
         rules: Option<&Fallback>,
     ) -> Self {
-        let reads_errors = rules.is_some_and(Fallback::reads_errors);
         Self {
             outcome,
-            kind: error.filter(|_| reads_errors).and_then(|error| error.kind),
+            kind: error.and_then(|error| error.kind),
             retry_after,
             fails: rules.is_some_and(|rules| fails(outcome, error, rules)),
         }
+    }
+}
+
+impl Ended {
+    /// Whether it says that the service is not well, and not only that this request is none for it.
+    #[must_use]
+    pub fn is_unhealthy(&self) -> bool {
+        let own_fault = matches!(
+            self.kind,
+            Some(ErrorKind::ContextLength | ErrorKind::ContentPolicy | ErrorKind::ModelNotFound)
+        );
+        self.outcome.is_unhealthy() && !own_fault
+    }
+
+    /// Whether the same service may be asked again: it is not well, but it spoke.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        let has_quota = self.kind != Some(ErrorKind::Quota);
+        self.is_unhealthy() && !self.outcome.is_timeout() && has_quota
     }
 }
 

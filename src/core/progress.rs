@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::bytes::{put, put_number, take, take_number};
-use super::config::Service;
+use super::config::{Credentials, Fallback, Service};
 use super::cooldown::{Report, Sign};
 use super::outcome::{Ended, Outcome};
 use super::plan::{Health, Plan, Step};
@@ -56,12 +56,7 @@ impl Progress {
     #[must_use]
     pub fn begin(plan: &Plan) -> Self {
         let mut progress = Self::default();
-        progress.skip_to(
-            plan,
-            plan.steps()
-                .map(|(number, _)| number)
-                .find(|&number| plan.is_usable(number)),
-        );
+        progress.skip_to(plan, plan.first_usable());
         progress
     }
 
@@ -148,7 +143,7 @@ impl Progress {
     /// Whether another attempt may follow the one under way.
     #[must_use]
     pub fn has_next(&self, plan: &Plan) -> bool {
-        let may_repeat = self.may_repeat(plan, Outcome::Reset);
+        let may_repeat = self.has_retries(plan);
         let mut numbers = plan.steps().map(|(number, _)| number);
         self.has_room(plan, 1) && (may_repeat || numbers.any(|number| self.is_open(plan, number)))
     }
@@ -165,7 +160,12 @@ impl Progress {
         let number = self.current();
         if let Some(step) = plan.step(number) {
             self.trail.push(step, &ended, took);
-            self.report(plan, step, &ended);
+            // Only where a rule may have asked for it.
+            let reads_errors = plan.fallback().is_some_and(Fallback::reads_errors);
+            if let Some(kind) = ended.kind.filter(|_| reads_errors) {
+                self.trail.remark(kind.name());
+            }
+            self.report(plan, step, &ended, took);
         }
         if ended.outcome.is_refused_key() {
             self.refused_keys.push(number);
@@ -199,16 +199,16 @@ impl Progress {
         limit.is_none_or(|limit| self.made + under_way < limit)
     }
 
-    fn may_repeat(&self, plan: &Plan, outcome: Outcome) -> bool {
+    fn has_retries(&self, plan: &Plan) -> bool {
         let retries = plan.step(self.current).map_or(0, |step| step.retries);
-        outcome.may_pass() && self.repeats < retries
+        self.repeats < retries
     }
 
     /// How long to wait before the same service is tried again. `None` where the next one is to be tried.
     fn wait_for_repeat(&self, plan: &Plan, ended: &Ended, room: Room) -> Option<Duration> {
         let retry = plan
             .fallback()
-            .filter(|_| self.may_repeat(plan, ended.outcome))?
+            .filter(|_| ended.may_pass() && self.has_retries(plan))?
             .retry;
         let doubled = retry
             .backoff
@@ -286,17 +286,22 @@ impl Progress {
         }
     }
 
-    fn report(&mut self, plan: &Plan, step: &Step, ended: &Ended) {
+    fn report(&mut self, plan: &Plan, step: &Step, ended: &Ended, took: Duration) {
         let Some(service) = &step.service else {
             return;
         };
-        // A client that gives a service no time says nothing about it.
-        if ended.outcome.is_timeout() && plan.is_hurried() {
+        // What a client brought about says nothing of the service: with a timeout or a key of its own.
+        let has_its_key = service.credentials == Credentials::Service;
+        if !plan.had_its_time(ended.outcome, took)
+            || (ended.outcome == Outcome::Status(429) && !has_its_key)
+        {
             return;
         }
         let sign = match ended.retry_after {
-            Some(time) if ended.outcome.is_unhealthy() => Sign::RetryAfter(time),
-            _ if ended.outcome.is_unhealthy() => Sign::Failing,
+            Some(time) if ended.is_unhealthy() => Sign::RetryAfter(time),
+            // A request counts once, however often it asks.
+            _ if ended.is_unhealthy() && self.has_reported(service) => return,
+            _ if ended.is_unhealthy() => Sign::Failing,
             _ if self.is_news(step, service) && ended.outcome.is_from_service() => Sign::Alive,
             _ => return,
         };
@@ -306,10 +311,24 @@ impl Progress {
         });
     }
 
+    /// The service that this request was to find out about, and has not.
+    #[must_use]
+    pub fn unproven<'a>(&self, plan: &'a Plan) -> Option<&'a str> {
+        let mut steps = plan.steps().map(|(_, step)| step);
+        let troubled =
+            steps.find(|step| step.health == Health::Troubled && step.after.is_none())?;
+        let service = troubled.service.as_ref()?;
+        (!self.has_reported(service)).then_some(service.name.as_str())
+    }
+
+    fn has_reported(&self, service: &Service) -> bool {
+        let mut reports = self.reports.iter();
+        reports.any(|report| report.service == service.name)
+    }
+
     /// Whether a good answer is news: the service was not well when the request began, or was not since.
     fn is_news(&self, step: &Step, service: &Service) -> bool {
-        let of_service = |report: &Report| report.service == service.name;
-        step.health != Health::Good || self.reports.iter().any(of_service)
+        step.health != Health::Good || self.has_reported(service)
     }
 }
 

@@ -21,15 +21,12 @@ impl Trail {
         Self(text)
     }
 
-    /// Adds an attempt; the kind of error, where it is known, is its fourth field.
+    /// Adds an attempt.
     pub fn push(&mut self, step: &Step, ended: &Ended, took: Duration) {
         self.separate();
         let (name, outcome, millis) = (step.name(), ended.outcome, took.as_millis());
         // Writing to a String cannot fail.
         let _ = write!(self.0, "{name};{outcome};{millis}ms");
-        if let Some(kind) = ended.kind {
-            self.remark(kind.name());
-        }
     }
 
     /// Adds a service that was skipped: `openai;cooling`.
@@ -63,7 +60,6 @@ mod tests {
     use super::*;
     use crate::core::outcome::Outcome;
     use crate::core::plan::Health;
-    use crate::core::provider_error::ErrorKind;
 
     const PRIMARY: Step = Step {
         service: None,
@@ -73,10 +69,10 @@ mod tests {
         health: Health::Good,
     };
 
-    fn ended(outcome: Outcome, kind: Option<ErrorKind>) -> Ended {
+    fn ended(outcome: Outcome) -> Ended {
         Ended {
             outcome,
-            kind,
+            kind: None,
             retry_after: None,
             fails: true,
         }
@@ -86,9 +82,10 @@ mod tests {
     fn what_was_tried_and_what_was_skipped_stand_in_order() {
         let mut trail = Trail::default();
         trail.push_cooling(&PRIMARY);
-        let refused = ended(Outcome::Status(400), Some(ErrorKind::ContextLength));
+        let refused = ended(Outcome::Status(400));
         trail.push(&PRIMARY, &refused, Duration::from_millis(12));
-        let broken = ended(Outcome::StreamError, None);
+        trail.remark("context_length");
+        let broken = ended(Outcome::StreamError);
         trail.push(&PRIMARY, &broken, Duration::from_micros(840_900));
         assert_eq!(
             trail.as_str(),
@@ -99,7 +96,7 @@ mod tests {
     #[test]
     fn a_remark_goes_to_the_last_attempt() {
         let mut trail = Trail::default();
-        trail.push(&PRIMARY, &ended(Outcome::Reset, None), Duration::ZERO);
+        trail.push(&PRIMARY, &ended(Outcome::Reset), Duration::ZERO);
         trail.remark("too_large");
         assert_eq!(trail.as_str(), "primary;reset;0ms;too_large");
     }

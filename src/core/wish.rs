@@ -45,7 +45,7 @@ impl Wish {
                     wish.off = understood(OFF_HEADER, "`off`", off.then_some(true))?;
                 }
                 TIMEOUT_HEADER if allowed.timeout => {
-                    let expected = "a number of milliseconds, at least 1";
+                    let expected = "a number of milliseconds from 1 to 4294967295";
                     wish.timeout = Some(understood(TIMEOUT_HEADER, expected, millis(value))?);
                 }
                 DELIVER_HEADER if allowed.deliver => {

@@ -47,6 +47,8 @@ fn origin(code_details: &[u8]) -> Origin {
     let starts = |list: &[&[u8]]| list.iter().any(|start| code_details.starts_with(start));
     if code_details.starts_with(b"via_upstream") {
         Origin::Service
+    } else if code_details.ends_with(b"{overflow}") {
+        Origin::Overflow
     } else if starts(&TRANSPORT) {
         Origin::Transport
     } else if starts(&TIMEOUT) {
@@ -57,14 +59,14 @@ fn origin(code_details: &[u8]) -> Origin {
 }
 
 /// Who made the answer of a callout. Envoy's router adds `x-envoy-upstream-service-time` to what
-/// a service said; its own answers are `504` for a timeout and `503` else, with a text as body.
+/// a service said; its own answers are `504` for a timeout and `503` else, with a text as body, and
+/// `x-envoy-overloaded` where a circuit breaker is open.
 #[must_use]
 pub fn called_origin(headers: &[Header], status: u16) -> Origin {
-    let from_service = headers
-        .iter()
-        .any(|(name, _)| name == "x-envoy-upstream-service-time");
+    let has = |header| headers.iter().any(|(name, _)| name == header);
     match status {
-        _ if from_service => Origin::Service,
+        _ if has("x-envoy-upstream-service-time") => Origin::Service,
+        _ if has("x-envoy-overloaded") => Origin::Overflow,
         504 => Origin::Timeout,
         _ => Origin::Transport,
     }

@@ -99,12 +99,8 @@ impl HttpContext for AttemptFilter {
             };
         };
         let attempt = Attempt::begin(self.id, Rc::clone(&self.attempts), handoff, made);
-        let attempt = self.attempt.insert(Rc::new(RefCell::new(attempt)));
-        let action = attempt.borrow_mut().on_request_headers(made, end);
-        if attempt.borrow().due.is_some() {
-            self.attempts.wait_for(self.id, attempt);
-        }
-        action
+        self.attempt = Some(Rc::new(RefCell::new(attempt)));
+        self.with(|attempt| attempt.on_request_headers(made, end))
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
@@ -432,7 +428,9 @@ impl Attempt {
 
     /// Whether the body that the router keeps, which is that of the first attempt, is another than this one needs.
     fn changes_body(&self) -> bool {
-        let first = Progress::begin(self.plan()).current();
+        let Some(first) = self.plan().first_usable() else {
+            return false;
+        };
         let model = |number| {
             self.plan()
                 .step(number)

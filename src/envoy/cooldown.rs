@@ -51,6 +51,11 @@ impl Cooling {
         may_use && table.is_some()
     }
 
+    /// Lets another request probe a service, since this one has not found out about it.
+    pub fn give_back_probe(&self, service: &str) {
+        self.change(&mut |table, now| table.give_back_probe(service, now, &self.rules));
+    }
+
     /// Tells all workers how attempts ended. Where too many of them tell something at once, this is lost:
     /// the next attempt will say it again.
     pub fn report(&self, reports: &[Report]) {

@@ -291,7 +291,9 @@ impl Context for RequestFilter {
 impl Drop for RequestFilter {
     fn drop(&mut self) {
         if let Phase::Acting(stream) = &self.phase {
-            let (due, call) = stream.borrow().waits();
+            let stream = stream.borrow();
+            stream.on_gone();
+            let (due, call) = stream.waits();
             self.worker.forget(self.id, due, call);
         }
     }

@@ -120,8 +120,10 @@ impl Stream {
 
     /// How long the service asks to be left alone, where that makes a difference.
     fn retry_after(&self, status: u16, map: MapType) -> Option<Duration> {
-        let rules = self.exchange.plan().fallback();
-        rules.filter(|_| status >= 400)?;
+        let counts = self.exchange.plan().fallback().is_some() || self.worker.cooling.is_some();
+        if status < 400 || !counts {
+            return None;
+        }
         retry_after::read(|name| host::header(map, name), host::wall_now())
     }
 
@@ -363,6 +365,14 @@ impl Stream {
             host::replace_headers(MapType::HttpResponseTrailers, &[]);
         }
         host::resume_response();
+    }
+
+    /// The stream is gone, before its end or at it: a service that it was to find out about is left to others.
+    pub fn on_gone(&self) {
+        let progress = self.exchange.progress();
+        if let Some(service) = progress.unproven(self.exchange.plan()) {
+            self.worker.give_back_probe(service);
+        }
     }
 
     /// What the worker keeps for this stream: its deadline and its callout.

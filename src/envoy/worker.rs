@@ -131,6 +131,13 @@ impl Worker {
         );
     }
 
+    /// Lets another request find out about a service.
+    pub fn give_back_probe(&self, service: &str) {
+        if let Some(cooling) = &self.cooling {
+            cooling.give_back_probe(service);
+        }
+    }
+
     /// Tells all workers what attempts say about the health of their services.
     pub fn report(&self, exchange: &mut Exchange) {
         let Some(cooling) = &self.cooling else {

@@ -153,3 +153,73 @@ fn where_all_cool_one_is_tried_all_the_same() {
     gateway.advance(ms(20_000));
     gateway.expect_idle();
 }
+
+/// Two failures, and the time that follows them: the next request is the probe.
+fn probe(config: &Value) -> (Gateway, Root, Stream) {
+    let mut gateway = Gateway::start(config);
+    let worker = gateway.root();
+    fail_on(&mut gateway, worker);
+    fail_on(&mut gateway, worker);
+    gateway.advance(ms(10_000));
+    let (stream, is_routed) = ask_on(&mut gateway, worker);
+    assert!(is_routed, "it probes");
+    is_skipped_on(&mut gateway, worker);
+    (gateway, worker, stream)
+}
+
+#[test]
+fn a_probe_whose_client_leaves_is_left_to_the_next_request() {
+    let (mut gateway, worker, mut stream) = probe(&cooling());
+    stream.disconnect();
+    assert!(ask_on(&mut gateway, worker).1);
+}
+
+#[test]
+fn a_probe_that_the_gateway_refuses_is_left_to_the_next_request() {
+    let mut config = cooling();
+    config["model_apis"][0]["fallback"]["only_backend_errors"] = true.into();
+    let (mut gateway, worker, mut stream) = probe(&config);
+    stream.envoy_answers("429", "local_rate_limited");
+    stream.disconnect();
+    assert!(ask_on(&mut gateway, worker).1);
+}
+
+/// What a client brings about with its key, its hurry or its prompt, and what Envoy's own limits do.
+#[test]
+fn nothing_that_a_client_brings_about_cools_a_service_for_all() {
+    let mut hurried = cooling();
+    hurried["model_apis"][0]["fallback"]["client_controls"] = json!(["timeout"]);
+    let mut with_own_key = cooling();
+    with_own_key["services"]["openai"]["credentials"] = "client".into();
+    type Fails = fn(&mut Gateway, &mut Stream);
+    let cases: [(Value, Fails); 3] = [
+        (hurried, |gateway, _| gateway.advance(ms(2))),
+        (with_own_key, |_, stream| {
+            stream.set_property(&["response", "code_details"], b"via_upstream");
+            let headers = [
+                (":status", "429"),
+                ("retry-after", "300"),
+                ("content-length", "2"),
+            ];
+            stream.response(&headers, b"no");
+        }),
+        (cooling(), |_, stream| {
+            stream.envoy_answers("503", "upstream_reset_before_response_started{overflow}");
+        }),
+    ];
+    for (number, (config, fails)) in cases.into_iter().enumerate() {
+        let mut gateway = Gateway::start(&config);
+        for _ in 0..3 {
+            let mut stream = gateway.stream();
+            let mut headers = headers(BODY);
+            headers.push(("x-ai-fallback-timeout-ms", "1".to_owned()));
+            let action = stream.request(&headers, BODY);
+            assert_eq!(action, Action::Continue, "case {number}");
+            fails(&mut gateway, &mut stream);
+            // The one in a hurry has no time left for another service.
+            if stream.client_response().is_none() {
+                gateway.called_service_answers("200", b"{}");
+            }
+        }
+    }
+}

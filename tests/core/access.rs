@@ -153,6 +153,36 @@ fn hops_go_to_named_services_and_nothing_the_client_says_of_them() {
     assert_eq!(sent(None), [["7"], ["7"]]);
 }
 
+/// A service may read `Model` as `model`, or a `models` that the filter leaves alone.
+#[test]
+fn what_a_service_may_read_is_checked_where_only_some_models_are_allowed() {
+    for (team, body, refused) in [
+        ("blue", json!({"model": "m", "Model": "x"}), "403 null"),
+        (
+            "blue",
+            json!({"model": "m", "models": ["m", "x"]}),
+            "403 \"models\"",
+        ),
+        ("blue", json!({"model": "m", "models": [7]}), "403 null"),
+        ("blue", json!({"model": "m", "models": ["m"]}), ""),
+        (
+            "red",
+            json!({"model": "m", "MODEL": "x", "models": [7]}),
+            "",
+        ),
+    ] {
+        let told = match tried(&[("x-team", team)], body.clone()) {
+            Ok(_) => String::new(),
+            Err(problem) => {
+                let reply = Reply::new(Shape::OpenAi, &problem);
+                let told: Value = serde_json::from_str(&reply.body).unwrap();
+                format!("{} {}", reply.status, told["error"]["param"])
+            }
+        };
+        assert_eq!(told, refused, "{team} {body}");
+    }
+}
+
 #[test]
 fn refusals_are_told_in_both_shapes() {
     let cases = [

@@ -214,3 +214,22 @@ fn without_rules_the_answer_of_a_first_callout_is_given() {
     }
     assert_eq!(begin().refused(), Effect::Fail(Failure::Transport));
 }
+
+/// What a request names may be known by many services.
+#[test]
+fn a_plan_has_a_hundred_steps_at_most_and_none_twice() {
+    let steps_with = |services: usize| {
+        let mut config = config(json!({}));
+        for number in 0..services {
+            let service = json!({"cluster": "x", "models": {"k": "own"}});
+            config["services"][format!("s{number}")] = service;
+        }
+        let body = json!({"model": "x", "models": ["k", "k", "x"]});
+        let plan = admit(&config, &[], &body).unwrap();
+        assert_eq!(plan.steps().count(), plan.max_attempts());
+        plan.max_attempts()
+    };
+    // x at a and b, and k at each of the others.
+    assert_eq!(steps_with(30), 32);
+    assert_eq!(steps_with(120), 100);
+}

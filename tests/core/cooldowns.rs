@@ -157,6 +157,21 @@ fn a_probe_that_tells_nothing_makes_room_for_another() {
 }
 
 #[test]
+fn a_probe_that_is_given_back_makes_room_at_once() {
+    let mut story = Story::cooling();
+    story.now += RULES.time;
+    assert!(story.probes());
+    assert!(story.skips().is_some());
+    story.table.give_back_probe("a", story.now, &RULES);
+    assert_eq!(story.skips(), None);
+    assert!(story.probes(), "another one finds out");
+    // It is no probe that could be given back where the service cools.
+    let mut story = Story::cooling();
+    story.table.give_back_probe("a", story.now, &RULES);
+    assert!(story.skips().is_some());
+}
+
+#[test]
 fn a_retry_after_is_heeded_at_once_within_its_limit() {
     let cooling = |seconds| Some(Change::Cooling(secs(seconds)));
     for (asked, change, skipped) in [

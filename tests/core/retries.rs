@@ -272,3 +272,26 @@ fn retries_of_a_service_in_the_list_are_its_own() {
     assert_eq!(attempts(&plan), ["a/-", "b/-", "b/-", "c/-"]);
     assert_eq!(plan.max_attempts(), 4);
 }
+
+/// An error event, like a `400`, may be the fault of the request.
+#[test]
+fn an_error_in_a_stream_that_the_prompt_causes_is_neither_repeated_nor_told() {
+    for (code, repeats) in [
+        ("context_length_exceeded", false),
+        ("content_policy_violation", false),
+        ("insufficient_quota", false),
+        ("server_error", true),
+    ] {
+        let retry = json!({"backoff_ms": 100});
+        let mut api = api(to_with(&["b"], json!({"retry": retry})));
+        api["primary"]["retries"] = 1.into();
+        let mut rig = Rig::begin(planned(services(), api, Some("m"), true));
+        rig.headers(200);
+        let data = json!({"error": {"code": code, "message": "no"}});
+        let effect = rig.body(&format!("data: {data}\n\n"));
+        assert_eq!(effect == Effect::Wait, repeats, "{code}");
+        assert_eq!(rig.trail(), "a;stream_error;0ms", "no rule reads errors");
+        let is_told = repeats || code == "insufficient_quota";
+        assert_eq!(!rig.reports().is_empty(), is_told, "{code}");
+    }
+}

@@ -326,7 +326,7 @@ async fn a_timeout_header_that_cannot_be_understood_gets_400(world: &World) {
             let answer = world.ask(case).header(HEADER, value).send().await;
             assert_eq!(answer.status, 400, "{value}: {answer:?}");
             let error = &answer.json()["error"];
-            let expected = "the request header x-ai-fallback-timeout-ms is not a number of milliseconds, at least 1";
+            let expected = "the request header x-ai-fallback-timeout-ms is not a number of milliseconds from 1 to 4294967295";
             assert_eq!(error["message"], expected);
             assert_eq!(error["type"], "invalid_request_error");
             world.no_request(&world.alpha, &answer);

@@ -10,7 +10,9 @@ pub(super) type Header = (String, String);
 pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// Headers that follow from the request and its body, and are set by other means.
-const RESERVED: [&str; 5] = [
+const RESERVED: [&str; 7] = [
+    "x-ai-fallback",
+    "x-ai-hops",
     "host",
     "content-length",
     "transfer-encoding",

@@ -208,18 +208,22 @@ impl<'a> Builder<'a> {
                 .and_then(|(service, asked)| service.model_name(asked)),
         };
         let sent = own_name.or(asked);
-        let is_allowed = self.allows(service, asked, sent);
-        if is_allowed {
-            self.steps.push(Step {
-                service: service.cloned(),
-                model: sent.cloned(),
-                // What the route leads to cannot be called by name.
-                retries: service.map_or(0, |_| retries),
-                after,
-                health: Health::Good,
-            });
+        if !self.allows(service, asked, sent) {
+            return false;
         }
-        is_allowed
+        let step = Step {
+            service: service.cloned(),
+            model: sent.cloned(),
+            // What the route leads to cannot be called by name.
+            retries: service.map_or(0, |_| retries),
+            after,
+            health: Health::Good,
+        };
+        let is_same = |other: &Step| other.after == after && other.is_same(&step);
+        if self.steps.len() < Plan::MAX_STEPS && !self.steps.iter().any(is_same) {
+            self.steps.push(step);
+        }
+        true
     }
 
     fn allows(

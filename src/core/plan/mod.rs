@@ -58,6 +58,9 @@ pub enum Health {
 }
 
 impl Plan {
+    /// The most attempts that a plan has, without retries: what a request names may be known by many services.
+    pub const MAX_STEPS: usize = 100;
+
     /// The Model API of the request.
     #[must_use]
     pub fn api(&self) -> &ModelApi {
@@ -88,13 +91,6 @@ impl Plan {
         self.total_timeout
     }
 
-    /// Whether the request has asked for less time than the configuration gives it.
-    #[must_use]
-    pub fn is_hurried(&self) -> bool {
-        self.fallback()
-            .is_some_and(|rules| rules.total_timeout != self.total_timeout)
-    }
-
     /// Whether `models` of the body was used, and is not to be sent.
     #[must_use]
     pub fn uses_client_models(&self) -> bool {
@@ -117,6 +113,13 @@ impl Plan {
     pub fn is_usable(&self, number: usize) -> bool {
         self.step(number)
             .is_some_and(|step| step.health != Health::Cooling)
+    }
+
+    /// The attempt to begin with.
+    #[must_use]
+    pub fn first_usable(&self) -> Option<usize> {
+        let mut numbers = self.steps().map(|(number, _)| number);
+        numbers.find(|number| self.is_usable(*number))
     }
 
     /// The most attempts that the request can make.

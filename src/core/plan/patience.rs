@@ -39,8 +39,7 @@ impl Plan {
         let first_packet = rules
             .first_packet_timeout
             .filter(|_| self.stream && !self.delivers_complete());
-        let ordinary = self.steps.iter().filter(|step| step.after.is_none());
-        let own = self.time_for_attempt(self.total_timeout, ordinary.count() > 1);
+        let own = self.time_for_attempt(self.total_timeout, self.has_second());
         let timeouts = [
             (first_packet, Outcome::FirstPacketTimeout),
             (own, Outcome::RequestTimeout),
@@ -63,12 +62,39 @@ impl Plan {
     #[must_use]
     pub fn time_for_attempt(&self, left: Option<Duration>, has_next: bool) -> Option<Duration> {
         let rules = self.api.fallback.as_ref()?;
-        let reserve = rules.reserve;
+        let reserve = self.reserve();
         let left = left.map(|left| match has_next && left >= reserve * 2 {
             true => left - reserve,
             false => left,
         });
         rules.request_timeout.into_iter().chain(left).min()
+    }
+
+    /// Whether a timeout after this time says something of the service, and not of what a client, or the attempts
+    /// before, have left it.
+    #[must_use]
+    pub fn had_its_time(&self, outcome: Outcome, took: Duration) -> bool {
+        let rules = self.api.fallback.as_ref();
+        let total = rules.and_then(|rules| rules.total_timeout);
+        let configured = match outcome {
+            Outcome::FirstPacketTimeout => rules.and_then(|rules| rules.first_packet_timeout),
+            Outcome::RequestTimeout => self.time_for_attempt(total, true),
+            _ => return true,
+        };
+        match configured {
+            Some(time) => Patience { time, outcome }.is_used_up(took),
+            // A timeout of Envoy's own, or the client's.
+            None => self.total_timeout == total,
+        }
+    }
+
+    /// Whether an attempt could follow the first if that was silent.
+    fn has_second(&self) -> bool {
+        let only_one = self.fallback().and_then(|rules| rules.max_attempts) == Some(1);
+        let usable = self
+            .steps()
+            .filter(|(number, step)| step.after.is_none() && self.is_usable(*number));
+        !only_one && usable.count() > 1
     }
 
     /// Whether an attempt may begin with so much left of the total timeout.
@@ -77,10 +103,16 @@ impl Plan {
     /// by the slack that is given to the router's, and by more under load.
     #[must_use]
     pub fn may_begin(&self, left: Option<Duration>) -> bool {
-        let reserve = self
-            .fallback()
-            .map_or(Duration::ZERO, |rules| rules.reserve);
+        let reserve = self.reserve();
         let least = (reserve - reserve / 10).saturating_sub(TIMER_SLACK * 2);
         left.is_none_or(|left| left > TIMER_SLACK && left >= least)
+    }
+
+    /// What is kept for the next attempt: at most half of all, also where the client has asked for less.
+    fn reserve(&self) -> Duration {
+        let rules = self.api.fallback.as_ref();
+        let reserve = rules.map_or(Duration::ZERO, |rules| rules.reserve);
+        self.total_timeout
+            .map_or(reserve, |total| reserve.min(total / 2))
     }
 }

@@ -14,13 +14,14 @@ const CLIENT_MODELS: usize = 4;
 
 const HAS_SERVICE: usize = 1;
 const HAS_MODEL: usize = 2;
+const SAME_MODEL: usize = 16;
 /// The kind of error stands above these bits, from 1 on.
 const HEALTH: [(usize, Health); 3] = [
     (0, Health::Good),
     (4, Health::Troubled),
     (8, Health::Cooling),
 ];
-const KIND: usize = 16;
+const KIND: usize = 32;
 
 impl Plan {
     /// Adds the plan. One that is off is never passed on: it has one attempt.
@@ -35,7 +36,11 @@ impl Plan {
         put_number(out, flags);
         put_number(out, usize::try_from(total).unwrap_or(usize::MAX));
         put_number(out, self.steps.len());
-        self.steps.iter().for_each(|step| step.put(out));
+        let mut before = None;
+        for step in &self.steps {
+            step.put(before, out);
+            before = step.model.as_ref();
+        }
     }
 
     /// Takes a plan. `None` where the bytes are none, or `config` is not the one that it was made with.
@@ -46,10 +51,14 @@ impl Plan {
         let flags = take_number(bytes)?;
         let total = Duration::from_millis(take_number(bytes)? as u64);
         let count = take_number(bytes)?;
-        let steps: Option<Vec<Step>> = (0..count).map(|_| Step::take(config, bytes)).collect();
+        let mut steps: Vec<Step> = Vec::new();
+        for _ in 0..count {
+            let before = steps.last().and_then(|step| step.model.as_ref());
+            steps.push(Step::take(config, before, bytes)?);
+        }
         (api.name == name).then_some(Self {
             api: Rc::clone(api),
-            steps: steps?,
+            steps,
             stream: flags & STREAM != 0,
             off: false,
             deliver: match flags & COMPLETE {
@@ -63,7 +72,12 @@ impl Plan {
 }
 
 impl Step {
-    fn put(&self, out: &mut Vec<u8>) {
+    /// `before` is the model of the step before: it is often the same, and may be long.
+    fn put(&self, before: Option<&Rc<str>>, out: &mut Vec<u8>) {
+        let model = self.model.as_ref().map_or(0, |model| match before {
+            Some(before) if before == model => SAME_MODEL,
+            _ => HAS_MODEL,
+        });
         let kind = |kind| {
             ErrorKind::NAMES
                 .iter()
@@ -71,7 +85,7 @@ impl Step {
         };
         let health = HEALTH.iter().find(|(_, health)| *health == self.health);
         let flags = self.service.as_ref().map_or(0, |_| HAS_SERVICE)
-            | self.model.as_ref().map_or(0, |_| HAS_MODEL)
+            | model
             | health.map_or(0, |(bits, _)| *bits)
             | self
                 .after
@@ -82,24 +96,25 @@ impl Step {
         if let Some(service) = &self.service {
             put(out, service.name.as_bytes());
         }
-        if let Some(model) = &self.model {
+        if let Some(model) = self.model.as_ref().filter(|_| model == HAS_MODEL) {
             put(out, model.as_bytes());
         }
     }
 
-    fn take(config: &Config, bytes: &mut &[u8]) -> Option<Self> {
+    fn take(config: &Config, before: Option<&Rc<str>>, bytes: &mut &[u8]) -> Option<Self> {
         let flags = take_number(bytes)?;
         let retries = u32::try_from(take_number(bytes)?).ok()?;
         let health = HEALTH
             .iter()
-            .find(|(bits, _)| (flags % KIND) & !(HAS_SERVICE | HAS_MODEL) == *bits);
+            .find(|(bits, _)| (flags % KIND) & !(HAS_SERVICE | HAS_MODEL | SAME_MODEL) == *bits);
         let kind = (flags / KIND).checked_sub(1);
         let service = match flags & HAS_SERVICE {
             0 => None,
             _ => Some(Rc::clone(config.service(take_text(bytes)?)?)),
         };
-        let model = match flags & HAS_MODEL {
+        let model = match flags & (HAS_MODEL | SAME_MODEL) {
             0 => None,
+            SAME_MODEL => Some(Rc::clone(before?)),
             _ => Some(take_text(bytes)?.into()),
         };
         Some(Self {

@@ -30,6 +30,8 @@ pub struct RequestBody {
     pub model: Option<Model>,
     /// True where `stream` is the literal `true`; anything else, or nothing, is false.
     pub stream: bool,
+    /// A member is called `model` but for upper and lower case: some services take it for `model`.
+    pub has_odd_model: bool,
     models: Option<Models>,
     room: Room,
 }
@@ -62,7 +64,7 @@ impl RequestBody {
         let at = members.start();
         let (mut model, mut stream) = (None, None);
         let mut models: Option<Models> = None;
-        let mut others = false;
+        let (mut others, mut has_odd_model) = (false, false);
         while let Some(member) = members.next()? {
             match member.key().as_deref() {
                 Some("model") => set_once(&mut model, member, "model")?,
@@ -74,13 +76,15 @@ impl RequestBody {
                         continue;
                     }
                 },
-                _ => {}
+                Some(key) => has_odd_model |= key.eq_ignore_ascii_case("model"),
+                None => {}
             }
             others = true;
         }
         Ok(Self {
             model: model.map(Model::read).transpose()?,
             stream: stream.is_some_and(|member| member.value == "true"),
+            has_odd_model,
             models,
             room: Room { at, others },
         })
@@ -128,6 +132,11 @@ impl RequestBody {
     pub fn models(&self, body: &[u8], max: usize) -> Result<Option<Vec<String>>, BodyError> {
         let models = self.models.as_ref();
         models.map(|models| models.names(body, max)).transpose()
+    }
+
+    /// The first entry of `models`, where there is one that is a name. `body` must be the one that was read.
+    pub fn first_of_models(&self, body: &[u8]) -> Option<String> {
+        self.models.as_ref()?.first(body)
     }
 
     fn name_model(&self, model: &str, with_comma: bool) -> Option<Splice> {

@@ -1,5 +1,6 @@
 //! `models`: the names of further models that a request asks for.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::BodyError;
@@ -30,6 +31,15 @@ impl Models {
             value: member.span,
             repeated: false,
         }
+    }
+
+    /// The first entry, where it is a name.
+    pub fn first(&self, body: &[u8]) -> Option<String> {
+        let value = std::str::from_utf8(body.get(self.value.clone())?).ok()?;
+        let text = Text(value.as_bytes());
+        let at = text.space(1);
+        let end = text.string(at).ok()?;
+        value.get(at..end).and_then(decode).map(Cow::into_owned)
     }
 
     /// See [`RequestBody::models`](super::RequestBody::models).
