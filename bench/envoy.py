@@ -1,6 +1,6 @@
 """Envoy configurations to compare: the same listener and clusters, with and without the filter.
 
-`router` follows envoy/router.yaml.
+`callout` and `router` follow the files in envoy/.
 """
 
 from pathlib import Path
@@ -68,8 +68,12 @@ def native(port, clusters, buffer, chains):
 def callout(port, clusters, buffer, plugin):
     """`dispatch: callout`. `plugin`: the configuration of the filter, without `dispatch`."""
     plugin = {"dispatch": "callout", **plugin}
-    route = {"match": {"prefix": "/"}, "route": {"cluster": next(iter(clusters)), "timeout": "0s"}}
-    return bootstrap(port, buffer, [ours("ai_fallback", plugin)], [route], [cluster(*one) for one in clusters.items()])
+    route = {"route": {"cluster": next(iter(clusters)), "timeout": "0s"}}
+    routes = [
+        {"match": {"path": MODEL_API}, **route, **turned_on("ai_fallback")},
+        {"match": {"prefix": "/"}, **route},
+    ]
+    return bootstrap(port, buffer, [ours("ai_fallback", plugin)], routes, [cluster(*one) for one in clusters.items()])
 
 
 def router(port, clusters, buffer, plugin):
@@ -80,6 +84,7 @@ def router(port, clusters, buffer, plugin):
     routes = [
         {
             "match": {"path": MODEL_API},
+            **turned_on("ai_fallback", "ai_fallback_attempt"),
             "request_body_buffer_limit": buffer,
             "route": {
                 "inline_cluster_specifier_plugin": matcher(clusters),
@@ -128,8 +133,10 @@ def matcher(clusters):
 
 
 def ours(role, plugin):
+    """A role of the filter: off, but for the routes that turn it on."""
     return {
         "name": role,
+        "disabled": True,
         "typed_config": {
             "@type": TYPE + "filters.http.wasm.v3.Wasm",
             "config": {
@@ -146,6 +153,11 @@ def ours(role, plugin):
             },
         },
     }
+
+
+def turned_on(*roles):
+    on = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
+    return {"typed_per_filter_config": {role: on for role in roles}}
 
 
 def cluster(name, port, filters=()):

@@ -7,7 +7,7 @@ use ai_fallback::core::admission::Head;
 use ai_fallback::core::config::{Config, Node};
 use ai_fallback::core::fallback::{Event, Exchange};
 use ai_fallback::core::fit::Header;
-use ai_fallback::core::handoff::Handoff;
+use ai_fallback::core::handoff::{Handoff, PackedHeaders};
 use ai_fallback::core::outcome::Origin;
 use ai_fallback::core::plan::Plan;
 use ai_fallback::core::request::RequestBody;
@@ -119,7 +119,7 @@ fn hand_over() -> Box<dyn FnMut()> {
         added: 0..0,
         body_len: 1000,
         hops: None,
-        original: headers(),
+        original: PackedHeaders::pack(&headers()),
     };
     Box::new(move || {
         let bytes = black_box(&handoff).encode();

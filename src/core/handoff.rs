@@ -24,14 +24,42 @@ pub struct Handoff {
     /// How often the request came through, with this time, where that is counted.
     pub hops: Option<u32>,
     /// The request headers as the client sent them.
-    pub original: Vec<Header>,
+    pub original: PackedHeaders,
+}
+
+/// Headers as bytes. The first attempt needs none of them, and few requests have another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedHeaders(Vec<u8>);
+
+impl PackedHeaders {
+    /// These headers as bytes.
+    #[must_use]
+    pub fn pack(headers: &[Header]) -> Self {
+        let mut out = Vec::with_capacity(1024);
+        for (name, value) in headers {
+            put(&mut out, name.as_bytes());
+            put(&mut out, value);
+        }
+        Self(out)
+    }
+
+    /// The headers. `None` where the bytes are none.
+    #[must_use]
+    pub fn unpack(&self) -> Option<Vec<Header>> {
+        let mut rest = self.0.as_slice();
+        let mut headers = Vec::new();
+        while !rest.is_empty() {
+            headers.push((take_text(&mut rest)?.to_owned(), take(&mut rest)?.to_vec()));
+        }
+        Some(headers)
+    }
 }
 
 impl Handoff {
     /// The handoff as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(1024);
+        let mut out = Vec::with_capacity(256 + self.original.0.len());
         self.plan.put(&mut out);
         let deadline = self.deadline.unwrap_or_default().as_millis();
         let deadline = u64::try_from(deadline).unwrap_or(u64::MAX);
@@ -40,10 +68,7 @@ impl Handoff {
         for number in [self.added.start, self.added.end, self.body_len, hops] {
             put_number(&mut out, number);
         }
-        for (name, value) in &self.original {
-            put(&mut out, name.as_bytes());
-            put(&mut out, value);
-        }
+        out.extend_from_slice(&self.original.0);
         out
     }
 
@@ -58,17 +83,13 @@ impl Handoff {
         let added = take_number(rest)?..take_number(rest)?;
         let body_len = take_number(rest)?;
         let hops = u32::try_from(take_number(rest)?).ok()?;
-        let mut original = Vec::new();
-        while !rest.is_empty() {
-            original.push((take_text(rest)?.to_owned(), take(rest)?.to_vec()));
-        }
         Some(Self {
             plan,
             deadline: Some(deadline).filter(|deadline| !deadline.is_zero()),
             added,
             body_len,
             hops: Some(hops).filter(|hops| *hops > 0),
-            original,
+            original: PackedHeaders(rest.to_vec()),
         })
     }
 }

@@ -16,6 +16,7 @@ use super::answer::{self, ATTEMPTS_HEADER, SERVICE_HEADER};
 use super::attempts::Attempts;
 use super::host;
 use super::router::{self, NOT_MADE, RETRY_HEADER};
+use crate::core::fit::Header;
 use crate::core::handoff::Handoff;
 use crate::core::judge::Verdict;
 use crate::core::outcome::{Ended, Origin, Outcome};
@@ -181,23 +182,24 @@ impl Attempt {
         let Some(step) = self.step() else {
             return Action::Continue;
         };
-        let may_go = match made {
-            1 => self.attempts.was_in_its_cluster(step),
-            _ => {
+        // The first attempt is fitted already, and needs none of them.
+        let original = match made {
+            1 => self.attempts.was_in_its_cluster(step).then(Vec::new),
+            _ => self.handoff.original.unpack().filter(|_| {
                 !self.progress.is_exhausted()
                     && !router::is_taken_over()
                     && self.attempts.is_in_its_cluster(step)
-            }
+            }),
         };
-        if !may_go {
+        let Some(original) = original else {
             self.is_decided = true;
             return refuse();
-        }
+        };
         if made > 1 {
             self.attempts
                 .metrics
                 .next_attempt(self.plan(), &self.progress);
-            self.fit_headers(step);
+            self.fit_headers(step, &original);
             self.request.changes_body = !end && self.changes_body();
             self.rest();
         }
@@ -415,10 +417,10 @@ impl Attempt {
         self.due = due;
     }
 
-    fn fit_headers(&self, step: &Step) {
+    fn fit_headers(&self, step: &Step, original: &[Header]) {
         let map = MapType::HttpRequestHeaders;
         let headers = step.retry_headers(
-            &self.handoff.original,
+            original,
             self.handoff.body_len,
             self.handoff.hops,
             &host::headers(map),

@@ -17,7 +17,7 @@ use crate::core::admission::Head;
 use crate::core::config::Candidates;
 use crate::core::fallback::{Effect, Exchange};
 use crate::core::fit::Header;
-use crate::core::handoff::Handoff;
+use crate::core::handoff::{Handoff, PackedHeaders};
 use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::{BodyError, Edit, RequestBody};
@@ -365,14 +365,15 @@ fn fit_headers(step: &Step, head: &Incoming) {
 /// Leaves the attempts of a plan to Envoy's router and the attempt filters.
 fn hand_to_router(plan: &Plan, edit: Option<&Edit>, head: &Incoming) {
     let total_timeout = plan.total_timeout();
-    router::hand_over(&Handoff {
+    let handoff = Handoff {
         plan: plan.clone(),
         deadline: total_timeout.map(|total| host::wall_now() + total),
         added: edit.map_or(0..0, Edit::added),
         body_len: edit.map_or(head.size, |edit| edit.len_after(head.size)),
         hops: head.hops,
-        original: head.headers.clone(),
-    });
+        original: PackedHeaders::pack(&head.headers),
+    };
+    router::hand_over(&handoff, &head.headers);
 }
 
 /// Tells the route's matcher the cluster of a service. Without a named service, the matcher's `on_no_match` is

@@ -8,7 +8,7 @@ use proxy_wasm::types::MapType;
 
 use super::host;
 use crate::core::config::Config;
-use crate::core::fit::ROUTER_CONTROLS;
+use crate::core::fit::{Header, ROUTER_CONTROLS};
 use crate::core::handoff::Handoff;
 use crate::core::progress::Progress;
 
@@ -36,12 +36,13 @@ pub fn choose_route_again() {
     host::call_foreign("clear_route_cache");
 }
 
-/// Hands a plan to the attempt filters, and allows the router as many retries as it needs.
-pub fn hand_over(handoff: &Handoff) {
+/// Hands a plan to the attempt filters, and allows the router as many retries as it needs. `headers` are those
+/// of the client.
+pub fn hand_over(handoff: &Handoff, headers: &[Header]) {
     host::set_property(PLAN, &handoff.encode());
     let retries = handoff.plan.max_attempts().saturating_sub(1);
     let map = MapType::HttpRequestHeaders;
-    for (name, _) in &handoff.original {
+    for (name, _) in headers {
         if ROUTER_CONTROLS.contains(&name.as_str()) {
             host::remove_header(map, name);
         }

@@ -2,7 +2,7 @@
 
 use ai_fallback::core::config::Config;
 use ai_fallback::core::fit::Header;
-use ai_fallback::core::handoff::Handoff;
+use ai_fallback::core::handoff::{Handoff, PackedHeaders};
 use ai_fallback::core::outcome::{Ended, Outcome};
 use ai_fallback::core::plan::{Health, Plan};
 use ai_fallback::core::progress::{Progress, Room};
@@ -100,9 +100,10 @@ proptest! {
             added: added.0..added.0 + added.1,
             body_len,
             hops,
-            original,
+            original: PackedHeaders::pack(&original),
         };
         let bytes = handoff.encode();
+        prop_assert_eq!(handoff.original.unpack(), Some(original));
         prop_assert_eq!(Handoff::decode(&config_called("chat"), &bytes), Some(handoff));
         prop_assert_eq!(Handoff::decode(&config_called("other"), &bytes), None);
     }
@@ -157,7 +158,7 @@ proptest! {
             added: 0..0,
             body_len: 3,
             hops: Some(1),
-            original: vec![("a".to_owned(), b"b".to_vec())],
+            original: PackedHeaders::pack(&[("a".to_owned(), b"b".to_vec())]),
         };
         for mut bytes in [progress.encode(), handoff.encode(), noise] {
             for (at, byte) in &changes {
@@ -167,7 +168,7 @@ proptest! {
                 }
             }
             for bytes in [&bytes[..], &bytes[..cut.index(bytes.len() + 1)]] {
-                let _ = Handoff::decode(&config, bytes);
+                let _ = Handoff::decode(&config, bytes).map(|handoff| handoff.original.unpack());
                 let _ = Plan::take(&config, &mut { bytes });
                 if let Some(mut progress) = Progress::decode(bytes) {
                     let ended = ended(&plan, Outcome::Reset);

@@ -41,6 +41,49 @@ async fn a_model_api_without_fallback_goes_to_its_primary() {
     assert_eq!((answer.status, &*answer.attempts()), (503, "two;reset"));
 }
 
+/// As in `envoy/router.yaml`: both roles are off, but for the routes that turn them on.
+#[tokio::test]
+async fn a_filter_that_is_off_acts_only_where_a_route_turns_it_on() {
+    if !crate::support::Envoy::has_router_mode() {
+        return;
+    }
+    let world = World::edited("one", &["two"], |envoy| {
+        for cluster in envoy["static_resources"]["clusters"]
+            .as_array_mut()
+            .expect("clusters")
+        {
+            let options = cluster["typed_extension_protocol_options"]
+                .as_object_mut()
+                .expect("options");
+            options
+                .values_mut()
+                .for_each(|options| options["http_filters"][0]["disabled"] = true.into());
+        }
+        let manager = ROUTE.split("/route_config").next().expect("a manager");
+        let manager = envoy.pointer_mut(manager).expect("a manager");
+        manager["http_filters"][0]["disabled"] = true.into();
+        let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
+        let other = routes[0].clone();
+        let on = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}});
+        routes[0]["match"] =
+            json!({"prefix": "/", "headers": [{"name": "x-off", "present_match": false}]});
+        routes[0]["typed_per_filter_config"] =
+            json!({"ai_fallback": on, "ai_fallback_attempt": on});
+        routes.as_array_mut().expect("routes").push(other);
+    });
+    let failing = world.ask("alone").fault("one", "503");
+    failing
+        .clone()
+        .send()
+        .await
+        .assert_from("two", "one;503, two;200");
+    let elsewhere = failing.header("x-off", "yes").send().await;
+    assert_eq!(
+        (elsewhere.status, elsewhere.header("x-ai-fallback-attempts")),
+        (503, None)
+    );
+}
+
 #[tokio::test]
 async fn an_unread_request_goes_to_its_primary() {
     if !crate::support::Envoy::has_router_mode() {
