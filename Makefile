@@ -26,6 +26,8 @@ LOCKED := $(if $(CI),--locked)
 # The benchmarks are a package of their own.
 BENCH := --manifest-path bench/Cargo.toml --target-dir "$${CARGO_TARGET_DIR:-target}"
 
+# Most tests wait more than they compute.
+export RUST_TEST_THREADS ?= 4
 export ENVOY_BIN
 export AI_FALLBACK_WASM := $(CURDIR)/$(WASM)
 export AI_FALLBACK_PYTHON := $(CURDIR)/.venv/bin/python
