@@ -26,7 +26,21 @@ pub(super) fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
 
 /// Takes what [`put_number`] added.
 pub(super) fn take_number(bytes: &mut &[u8]) -> Option<usize> {
-    let (number, rest) = bytes.split_first_chunk()?;
+    usize::try_from(u32::from_le_bytes(take_chunk(bytes)?)).ok()
+}
+
+/// Adds a number of 64 bits.
+pub(super) fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Takes what [`put_u64`] added.
+pub(super) fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    take_chunk(bytes).map(u64::from_le_bytes)
+}
+
+fn take_chunk<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (chunk, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
-    usize::try_from(u32::from_le_bytes(*number)).ok()
+    Some(*chunk)
 }

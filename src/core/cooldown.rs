@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use super::bytes::{put_u64, take_u64};
 use super::config::Cooldown;
 
 /// Time since the Unix epoch: the one clock that all workers share. It may jump.
@@ -95,11 +96,11 @@ impl Table {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (service, trouble) in &self.0 {
-            put_number(&mut out, service.len() as u64);
+            put_u64(&mut out, service.len() as u64);
             out.extend_from_slice(service.as_bytes());
-            put_number(&mut out, trouble.state.number());
-            put_number(&mut out, nanos(trouble.from));
-            put_number(&mut out, nanos(trouble.until));
+            put_u64(&mut out, trouble.state.number());
+            put_u64(&mut out, nanos(trouble.from));
+            put_u64(&mut out, nanos(trouble.until));
         }
         out
     }
@@ -285,24 +286,14 @@ fn nanos(time: Wall) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn put_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&number.to_le_bytes());
-}
-
 fn take_entry(bytes: &mut &[u8]) -> Option<(String, Trouble)> {
-    let length = usize::try_from(take_number(bytes)?).ok()?;
+    let length = usize::try_from(take_u64(bytes)?).ok()?;
     let (name, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     let trouble = Trouble {
-        state: State::from_number(take_number(bytes)?)?,
-        from: Duration::from_nanos(take_number(bytes)?),
-        until: Duration::from_nanos(take_number(bytes)?),
+        state: State::from_number(take_u64(bytes)?)?,
+        from: Duration::from_nanos(take_u64(bytes)?),
+        until: Duration::from_nanos(take_u64(bytes)?),
     };
     Some((String::from_utf8(name.to_vec()).ok()?, trouble))
-}
-
-fn take_number(bytes: &mut &[u8]) -> Option<u64> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(u64::from_le_bytes(*number))
 }

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::bytes::{put, put_number, take, take_number, take_text};
+use super::bytes::{put, put_number, put_u64, take, take_number, take_text, take_u64};
 use super::config::Config;
 use super::fit::Header;
 use super::plan::Plan;
@@ -63,7 +63,7 @@ impl Handoff {
         self.plan.put(&mut out);
         let deadline = self.deadline.unwrap_or_default().as_millis();
         let deadline = u64::try_from(deadline).unwrap_or(u64::MAX);
-        out.extend_from_slice(&deadline.to_le_bytes());
+        put_u64(&mut out, deadline);
         let hops = self.hops.unwrap_or_default() as usize;
         for number in [self.added.start, self.added.end, self.body_len, hops] {
             put_number(&mut out, number);
@@ -77,9 +77,7 @@ impl Handoff {
     pub fn decode(config: &Config, mut bytes: &[u8]) -> Option<Self> {
         let rest = &mut bytes;
         let plan = Plan::take(config, rest)?;
-        let (deadline, after) = rest.split_first_chunk()?;
-        *rest = after;
-        let deadline = Duration::from_millis(u64::from_le_bytes(*deadline));
+        let deadline = Duration::from_millis(take_u64(rest)?);
         let added = take_number(rest)?..take_number(rest)?;
         let body_len = take_number(rest)?;
         let hops = u32::try_from(take_number(rest)?).ok()?;

@@ -39,6 +39,12 @@ impl Watch {
         }
     }
 
+    /// When the attempt began.
+    #[must_use]
+    pub fn began(&self) -> Duration {
+        self.began
+    }
+
     /// Whether the headers of the answer have come.
     #[must_use]
     pub fn has_headers(&self) -> bool {

@@ -39,7 +39,6 @@ pub struct Attempt {
     attempts: Rc<Attempts>,
     handoff: Handoff,
     progress: Progress,
-    began: Duration,
     watch: Watch,
     request: RequestState,
     retry_after: Option<Duration>,
@@ -157,7 +156,6 @@ impl Attempt {
             progress: written.unwrap_or_else(|| Progress::begin(&handoff.plan)),
             watch: Watch::new(&handoff.plan, now),
             handoff,
-            began: now,
             request: RequestState {
                 rests_until: None,
                 changes_body: false,
@@ -213,8 +211,9 @@ impl Attempt {
     fn rest(&mut self) {
         let wait = self.progress.wait();
         if !wait.is_zero() {
-            self.request.rests_until = Some(self.began + wait);
-            self.update_due(self.began);
+            let began = self.watch.began();
+            self.request.rests_until = Some(began + wait);
+            self.update_due(began);
         }
     }
 
@@ -239,7 +238,6 @@ impl Attempt {
         self.due = None;
         if self.request.rests_until.is_some_and(|until| until <= now) {
             self.request.rests_until = None;
-            self.began = now;
             self.watch = Watch::new(self.plan(), now);
             if !self.request.changes_body {
                 host::resume_request();
@@ -257,7 +255,7 @@ impl Attempt {
         let now = host::now();
         let map = MapType::HttpResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
-        if status >= 400 {
+        if status >= 400 && self.heeds_retry_after() {
             self.retry_after = retry_after::read(|name| host::header(map, name), host::wall_now());
         }
         // Filters of the cluster can answer too; what they say is said for the service.
@@ -269,6 +267,11 @@ impl Attempt {
             router::set_progress(&self.progress);
         }
         action
+    }
+
+    fn heeds_retry_after(&self) -> bool {
+        let cools = self.attempts.config.cooldown.is_some();
+        cools || self.step().is_some_and(|step| step.retries > 0)
     }
 
     fn on_response_body(&mut self, size: usize, end: bool) -> Action {
@@ -355,7 +358,7 @@ impl Attempt {
     /// What it means that no answer came.
     fn silence(&self, now: Duration) -> Outcome {
         // The router's timeout has run since before the wait.
-        let took = now.saturating_sub(self.began) + self.progress.wait();
+        let took = now.saturating_sub(self.watch.began()) + self.progress.wait();
         match self.plan().patience() {
             Some(patience) if patience.is_used_up(took) => patience.outcome,
             _ => Outcome::Reset,
@@ -368,7 +371,7 @@ impl Attempt {
         let rules = self.handoff.plan.fallback();
         let retry_after = self.retry_after.take();
         let ended = Ended::new(verdict.outcome, verdict.error.as_ref(), retry_after, rules);
-        let took = now.saturating_sub(self.began);
+        let took = now.saturating_sub(self.watch.began());
         let room = Room {
             left: self
                 .handoff

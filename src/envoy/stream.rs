@@ -120,7 +120,8 @@ impl Stream {
 
     /// How long the service asks to be left alone, where that makes a difference.
     fn retry_after(&self, status: u16, map: MapType) -> Option<Duration> {
-        let counts = self.exchange.plan().fallback().is_some() || self.worker.cooling.is_some();
+        let repeats = self.exchange.current().is_some_and(|step| step.retries > 0);
+        let counts = repeats || self.worker.cooling.is_some();
         if status < 400 || !counts {
             return None;
         }
