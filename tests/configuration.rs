@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ai_fallback::core::config::{
     ClientControls, ClientModels, Config, Credentials, Deliver, Dispatch, Fallback, ModelApi,
-    ModelChoice, Node, Retry, StatusSet, Target,
+    ModelChoice, Node, Retry, StatusSet, Target, Telemetry,
 };
 use ai_fallback::core::provider_error::{ErrorKind, ProviderError};
 
@@ -85,9 +85,9 @@ fn one_mistake_is_one_line() {
         ("{".into(), "$: not valid JSON (got EOF while parsing an object at line 1 column 1; expected a JSON object)"),
         (
             with(r#""dispach": "router""#),
-            "dispach: unknown field (got \"dispach\"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`; did you mean `dispatch`?)",
+            "dispach: unknown field (got \"dispach\"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`, `telemetry`; did you mean `dispatch`?)",
         ),
-        (with(r#""a\nb": 1"#), r#"$["a\nb"]: unknown field (got "a\nb"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`)"#),
+        (with(r#""a\nb": 1"#), r#"$["a\nb"]: unknown field (got "a\nb"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`, `telemetry`)"#),
         (with(r#""dispatch": "router", "dispatch": "router""#), r#"dispatch: duplicate key (got "dispatch" again; expected each key once)"#),
         (with(r#""dispatch": "calout""#), r#"dispatch: unknown value (got "calout"; expected one of "callout", "router"; did you mean "callout"?)"#),
         (with(r#""dispatch": "Router""#), r#"dispatch: unknown value (got "Router"; expected one of "callout", "router"; did you mean "router"?)"#),
@@ -555,6 +555,23 @@ fn one_mistake_is_one_line() {
             with(r#""cooldown": {"max_retry_after_ms": 86400001}"#),
             r#"cooldown.max_retry_after_ms: out of range (got 86400001; expected an integer from 0 to 86400000)"#,
         ),
+        // Telemetry.
+        (
+            with(r#""telemetry": true"#),
+            r#"telemetry: wrong type (got a boolean; expected an object with the fields `access_log` and `token_usage`)"#,
+        ),
+        (
+            with(r#""telemetry": {"token_usge": true}"#),
+            r#"telemetry.token_usge: unknown field (got "token_usge"; expected one of `access_log`, `token_usage`; did you mean `token_usage`?)"#,
+        ),
+        (
+            with(r#""telemetry": {"access_log": "yes"}"#),
+            r#"telemetry.access_log: wrong type (got a string; expected true or false)"#,
+        ),
+        (
+            with(r#""telemetry": {"token_usage": 1}"#),
+            r#"telemetry.token_usage: wrong type (got a number; expected true or false)"#,
+        ),
         // Access.
         (
             with(r#""access": "x-team""#),
@@ -694,6 +711,7 @@ fn all_mistakes_come_at_once() {
             "policies": [{"identities": [1], "allow": {}}, {"deny": {"services": ["x*", "y*"]}}]
         },
         "cooldown": {"enabled": 1, "failures": 0, "time_ms": 0, "max_retry_after_ms": -1},
+        "telemetry": {"access_log": 1, "token_usage": 1},
         "servces": {},
         "services": {
             "b": {"cluster": "", "credentials": "no", "headers": {"host": "${NO}", "x y": "${NOPE}"}},
@@ -780,6 +798,8 @@ fn all_mistakes_come_at_once() {
         "cooldown.failures",
         "cooldown.time_ms",
         "cooldown.max_retry_after_ms",
+        "telemetry.access_log",
+        "telemetry.token_usage",
     ];
     assert_eq!(paths, expected, "{lines:#?}");
 }
@@ -950,6 +970,7 @@ fn defaults_are_those_of_the_contract() {
         (Dispatch::Callout, 1_048_576, None)
     );
     assert_eq!((&config.access, config.cooldown), (&None, None));
+    assert_eq!(config.telemetry, Telemetry::default());
     let service = &config.services[0];
     assert_eq!(
         (service.authority.as_ref(), service.credentials),
@@ -1038,6 +1059,11 @@ fn every_time_and_number_is_read() {
     assert_eq!(
         [cooldown.time, cooldown.max_retry_after],
         [3, 4].map(Duration::from_millis)
+    );
+    let config = parse(&with(r#""telemetry": {"token_usage": true}"#)).unwrap();
+    assert_eq!(
+        (config.telemetry.access_log, config.telemetry.token_usage),
+        (false, true)
     );
 }
 

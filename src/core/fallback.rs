@@ -28,6 +28,7 @@ use super::judge::{Judge, Reading, Verdict};
 use super::outcome::{Ended, Origin, Outcome};
 use super::plan::{Plan, Step, TIMER_SLACK};
 use super::progress::{Progress, Room};
+use super::result::EndedAttempt;
 use super::trail::Trail;
 use super::watch::{Limits, Watch};
 
@@ -43,6 +44,8 @@ pub struct Exchange {
     attempt_began: Duration,
     /// How long the service of the attempt under way asks to be left alone.
     retry_after: Option<Duration>,
+    /// The attempt that has just ended, until somebody asks.
+    ended: Option<EndedAttempt>,
 }
 
 #[derive(Debug)]
@@ -138,6 +141,7 @@ impl Exchange {
             began: now,
             attempt_began: now,
             retry_after: None,
+            ended: None,
         }
     }
 
@@ -263,6 +267,15 @@ impl Exchange {
         self.plan.step(self.progress.current())
     }
 
+    /// The attempt under way, unless the request waits for it to begin.
+    #[must_use]
+    pub fn under_way(&self) -> Option<&Step> {
+        match self.state {
+            State::Resting(_) | State::Over => None,
+            State::Routed(_) | State::Called(_) => self.current(),
+        }
+    }
+
     /// The plan.
     #[must_use]
     pub fn plan(&self) -> &Plan {
@@ -273,6 +286,23 @@ impl Exchange {
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// The attempt that has ended since this was last asked. No step ends two.
+    pub fn tell_ended(&mut self) -> Option<EndedAttempt> {
+        self.ended.take()
+    }
+
+    /// When the attempt under way began, or the last one.
+    #[must_use]
+    pub fn attempt_began(&self) -> Duration {
+        self.attempt_began
+    }
+
+    /// How long after the request that was.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.attempt_began.saturating_sub(self.began)
     }
 
     /// What the attempts say about the health of their services. Each is told once.
@@ -347,6 +377,13 @@ impl Exchange {
             self.plan.fallback(),
         );
         let took = now.saturating_sub(self.attempt_began);
+        let is_good = matches!(verdict.outcome, Outcome::Status(..400));
+        self.ended = Some(EndedAttempt {
+            number: self.progress.current(),
+            outcome: verdict.outcome,
+            took,
+            goes_on: is_good && !ended.fails && self.is_routed(),
+        });
         let room = Room {
             left: self.left(now),
             max_wait: None,

@@ -18,6 +18,7 @@ pub mod progress;
 pub mod provider_error;
 pub mod reply;
 pub mod request;
+pub mod result;
 pub mod retry_after;
 pub mod sse;
 pub mod trail;

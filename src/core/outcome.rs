@@ -72,6 +72,23 @@ impl Outcome {
         ("stream_idle_timeout", Outcome::StreamIdleTimeout),
     ];
 
+    /// The outcome as a label of metrics: one of a small fixed set. A status that tells little more than its class is
+    /// that class.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Status(status) => status_label(status),
+            Self::Intercepted(_) => "intercepted",
+            Self::Overflow => "overflow",
+            other => other.word(),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        let word = Self::WORDS.iter().find(|(_, outcome)| *outcome == self);
+        word.map_or("", |(word, _)| word)
+    }
+
     /// Whether the answer came from the service.
     #[must_use]
     pub fn is_from_service(self) -> bool {
@@ -105,16 +122,43 @@ impl Outcome {
     }
 }
 
+/// The statuses that model services are known to fail with.
+const KNOWN: [(u16, &str); 13] = [
+    (400, "400"),
+    (401, "401"),
+    (402, "402"),
+    (403, "403"),
+    (404, "404"),
+    (408, "408"),
+    (413, "413"),
+    (429, "429"),
+    (500, "500"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+    (529, "529"),
+];
+
+fn status_label(status: u16) -> &'static str {
+    if let Some((_, label)) = KNOWN.iter().find(|(known, _)| *known == status) {
+        return label;
+    }
+    match status {
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        500..600 => "5xx",
+        _ => "other",
+    }
+}
+
 /// The outcome as the trail of attempts shows it.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "{status}"),
             Self::Intercepted(_) => f.write_str("intercepted"),
-            other => {
-                let word = Self::WORDS.iter().find(|(_, outcome)| outcome == other);
-                f.write_str(word.map_or("", |(word, _)| word))
-            }
+            other => f.write_str(other.word()),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::cooldown::{Report, Sign};
 use super::outcome::{Ended, Outcome};
 use super::plan::{Health, Plan, Step};
 use super::provider_error::ErrorKind;
+use super::result::RequestResult;
 use super::trail::Trail;
 
 /// How far a request has come in its plan.
@@ -111,6 +112,27 @@ impl Progress {
     #[must_use]
     pub fn last(&self) -> Option<&Ended> {
         self.last.as_ref()
+    }
+
+    /// What became of the request, as its last attempt tells it. Once [`is_exhausted`](Self::is_exhausted).
+    #[must_use]
+    pub fn result(&self) -> RequestResult {
+        let is_elsewhere = self.is_elsewhere();
+        match self.last.map(|ended| (ended.outcome, ended.fails)) {
+            Some((Outcome::Intercepted(_), _)) => RequestResult::Intercepted,
+            // Without rules of fallback nothing is said to fail.
+            Some((Outcome::Status(..500), false)) if is_elsewhere => RequestResult::Fallback,
+            Some((Outcome::Status(..500), false)) => RequestResult::Primary,
+            _ => RequestResult::Failed {
+                with_fallback: is_elsewhere,
+            },
+        }
+    }
+
+    /// Whether the attempt under way, or the last one, is not at the primary.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.current != 0
     }
 
     /// Whether the attempts say anything about the health of their services.

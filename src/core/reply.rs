@@ -4,6 +4,7 @@ use super::fallback::Failure;
 use super::outcome::LOOP_DETECTED;
 use super::plan::Denied;
 use super::request::{BodyError, json_string};
+use super::result::Refusal;
 use super::wish::BadWish;
 
 /// An answer that the filter makes itself. The body is JSON.
@@ -39,6 +40,18 @@ pub enum Problem {
     Loop,
     /// No service gave an answer.
     NoAnswer(Failure),
+}
+
+impl Problem {
+    /// Why the filter answers with an error itself.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Denied(_) | Self::Unreadable => Refusal::Denied,
+            Self::Loop => Refusal::Loop,
+            Self::Body(_) | Self::Header(_) | Self::NoAnswer(_) => Refusal::BadRequest,
+        }
+    }
 }
 
 impl Shape {

@@ -39,8 +39,12 @@ const TIMEOUT: [&[u8]; 5] = [
 pub fn routed_origin(status: u16) -> Origin {
     match status {
         0..400 => Origin::Service,
-        _ => origin(&host::property(&["response", "code_details"]).unwrap_or_default()),
+        _ => origin(&code_details()),
     }
+}
+
+fn code_details() -> Vec<u8> {
+    host::property(&["response", "code_details"]).unwrap_or_default()
 }
 
 fn origin(code_details: &[u8]) -> Origin {
@@ -56,6 +60,13 @@ fn origin(code_details: &[u8]) -> Origin {
     } else {
         Origin::Gateway
     }
+}
+
+/// Whether the routed answer broke off while it was held, and Envoy has answered past all filters. At the end of a
+/// stream, which without that ends since the client left.
+#[must_use]
+pub fn is_broken() -> bool {
+    origin(&code_details()) == Origin::Transport
 }
 
 /// Who made the answer of a callout. Envoy's router adds `x-envoy-upstream-service-time` to what

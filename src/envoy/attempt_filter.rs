@@ -23,6 +23,7 @@ use crate::core::outcome::{Ended, Origin, Outcome};
 use crate::core::plan::{Plan, Step};
 use crate::core::progress::{Progress, Room};
 use crate::core::request::RequestBody;
+use crate::core::result::{EndedAttempt, RequestResult};
 use crate::core::retry_after;
 use crate::core::watch::{Limits, Watch};
 
@@ -46,6 +47,8 @@ pub struct Attempt {
     response_size: usize,
     /// The answer was judged, or none is awaited.
     is_decided: bool,
+    /// A good answer goes on to the client.
+    is_passing: bool,
     /// The deadline that the timer has for this attempt.
     due: Option<Duration>,
 }
@@ -164,6 +167,7 @@ impl Attempt {
             retry_after: None,
             response_size: 0,
             is_decided: false,
+            is_passing: false,
             due: None,
         }
     }
@@ -195,8 +199,7 @@ impl Attempt {
         };
         if made > 1 {
             self.attempts
-                .metrics
-                .next_attempt(self.plan(), &self.progress);
+                .on_attempt(self.watch.began(), self.plan(), &self.progress);
             self.fit_headers(step, &original);
             self.request.changes_body = !end && self.changes_body();
             self.rest();
@@ -312,6 +315,7 @@ impl Attempt {
     /// Asks for a retry, or lets the answer go on with the two headers.
     fn decide(&mut self, now: Duration, verdict: &Verdict) -> Action {
         let map = MapType::HttpResponseHeaders;
+        let delay = self.progress.took() + self.progress.wait();
         if self.end(now, verdict) {
             self.ask_for_retry(verdict.outcome);
             return Action::Continue;
@@ -321,10 +325,20 @@ impl Attempt {
         let service = self.step().and_then(|step| step.service.as_ref());
         let service = service.map(|service| service.name.as_str());
         answer::tell(self.progress.trail(), service);
+        self.count_request(delay);
         if self.attempts.config.cooldown.is_some() && self.progress.has_reports() {
             router::set_progress(&self.progress);
         }
         Action::Continue
+    }
+
+    /// The answer goes to the client, so what became of the request is known. Its attempt began so long after it.
+    fn count_request(&self, delay: Duration) {
+        let (api, result) = (&self.plan().api().name, self.progress.result());
+        self.attempts.metrics.request(api, result);
+        if result == RequestResult::Fallback {
+            self.attempts.metrics.fallback_delay(api, delay);
+        }
     }
 
     /// Ends an attempt whose answer has begun, and goes no further. Its held headers become those of a failure.
@@ -345,11 +359,15 @@ impl Attempt {
 
     /// The attempt ended without an answer.
     fn on_end(&mut self) {
+        let now = host::now();
+        if let Some(step) = self.step().filter(|_| self.is_passing) {
+            let took = now.saturating_sub(self.watch.began());
+            self.attempts.metrics.attempt_time(step, took);
+        }
         // What was decided waits for nothing.
-        if self.is_decided {
+        if self.is_decided || router::is_taken_over() {
             return;
         }
-        let now = host::now();
         let outcome = self.silence(now);
         self.end(now, &outcome.into());
         self.update_due(now);
@@ -381,7 +399,17 @@ impl Attempt {
             max_wait: self.plan().patience().map(|patience| patience.time / 2),
             random: now.as_nanos() as u64,
         };
+        let number = self.progress.current();
         let goes_on = self.progress.end(&self.handoff.plan, ended, took, room);
+        let is_good = matches!(verdict.outcome, Outcome::Status(..400)) && !ended.fails;
+        self.is_passing = is_good;
+        let ended = EndedAttempt {
+            number,
+            outcome: verdict.outcome,
+            took,
+            goes_on: is_good,
+        };
+        self.attempts.metrics.attempt(self.plan(), &ended);
         // An answer that goes to the client says all of it in its headers.
         if goes_on || !verdict.outcome.is_from_service() {
             router::set_progress(&self.progress);

@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
 use super::attempt_filter::Attempt;
 use super::deadlines::Timer;
 use super::host;
+use super::lines::Lines;
 use super::metrics::Metrics;
 use super::router;
 use crate::core::config::Config;
-use crate::core::plan::Step;
+use crate::core::plan::{Plan, Step};
+use crate::core::progress::Progress;
 
 /// What the attempt filters of one worker share.
 pub struct Attempts {
@@ -19,6 +22,8 @@ pub struct Attempts {
     pub config: Config,
     /// The metrics.
     pub metrics: Metrics,
+    /// The log lines of requests.
+    pub lines: Lines,
     /// What attempts wait for.
     pub timer: Timer,
     /// Those that wait for something.
@@ -31,10 +36,11 @@ pub struct Attempts {
 impl Attempts {
     /// For attempts at the services of `config`.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, metrics: Metrics) -> Self {
         Self {
             config,
-            metrics: Metrics::define(),
+            metrics,
+            lines: Lines::default(),
             timer: Timer::default(),
             waiting: RefCell::default(),
             warned: Cell::new(false),
@@ -57,6 +63,13 @@ impl Attempts {
             }
         }
         self.timer.after_tick(now, false);
+    }
+
+    /// An attempt begins that is not the first of its request.
+    pub fn on_attempt(&self, now: Duration, plan: &Plan, progress: &Progress) {
+        if self.metrics.next_attempt(plan, progress) {
+            self.lines.next_attempt(now, plan, progress);
+        }
     }
 
     /// Whether Envoy sent an attempt where the plan wants it. Tells once what is wrong if not: it is

@@ -30,7 +30,7 @@ impl Cooling {
         Self {
             rules,
             key: format!("ai_fallback.cooldown.{}", String::from_utf8_lossy(&plugin)),
-            metrics: CoolingMetrics::define(services),
+            metrics: CoolingMetrics::new(services),
         }
     }
 
@@ -91,7 +91,7 @@ impl Cooling {
     fn tell(&self, service: &str, change: Change) {
         match change {
             Change::Cooling(time) => {
-                self.metrics.cooldown();
+                self.metrics.cooldown(service);
                 log::warn!(
                     "event=cooling service={service} for_ms={}",
                     time.as_millis()

@@ -1,13 +1,13 @@
-//! Metrics in Envoy's own stats: `wasmcustom.ai_fallback.NAME`.
+//! What is counted and timed: the table in `docs/observability.md`.
 
 use std::cell::Cell;
-
-use proxy_wasm::types::MetricType;
+use std::time::Duration;
 
 use super::host;
-use crate::core::plan::Plan;
+use super::stats::Stats;
+use crate::core::plan::{Plan, Step};
 use crate::core::progress::Progress;
-use crate::core::reply::Problem;
+use crate::core::result::{EndedAttempt, RequestResult};
 
 /// Why a request to a Model API goes to its primary unread.
 #[derive(Debug, Clone, Copy)]
@@ -35,18 +35,9 @@ impl Skip {
 /// The metrics of one worker.
 #[derive(Debug)]
 pub struct Metrics {
-    requests: Option<u32>,
-    fallbacks: Option<u32>,
-    retries: Option<u32>,
-    refused: Option<u32>,
-    denied: Option<u32>,
-    loops: Option<u32>,
-    unknown_answers: Option<u32>,
-    skipped_too_large: Option<u32>,
-    skipped_compressed: Option<u32>,
-    skipped_not_json: Option<u32>,
-    /// Streams that the filter acts on.
-    pub active_streams: Gauge,
+    stats: Stats,
+    /// Requests that the filter acts on at the moment.
+    pub active_requests: Gauge,
     /// Callouts under way.
     pub active_calls: Gauge,
     /// Deadlines in the table.
@@ -62,89 +53,100 @@ pub struct Gauge {
     told: Cell<i64>,
 }
 
-/// The metrics of services that cool. Defined only where a cooldown is configured.
+/// The metrics of services that cool. All workers know the same of a service, so that each sets the whole value:
+/// the one that speaks last is right.
 #[derive(Debug)]
 pub struct CoolingMetrics {
-    cooldowns: Option<u32>,
-    cooling: ServiceGauges,
+    stats: Stats,
+    services: Vec<String>,
     /// Whether a gauge may be 1.
     told: Cell<bool>,
 }
 
-/// A gauge for each service. All workers know the same of a service, so that each sets the whole value:
-/// the one that speaks last is right.
-#[derive(Debug)]
-struct ServiceGauges(Vec<(String, Option<u32>)>);
-
 impl Metrics {
-    /// Defines the metrics, or finds those that another worker has defined.
+    /// For a worker in this role, `request` or `attempt`.
     #[must_use]
-    pub fn define() -> Self {
+    pub fn new(role: &str, configuration_version: u32) -> Self {
+        let stats = Stats::default();
+        let version = configuration_version.into();
+        stats.set("configuration_version", &[("role", role)], version);
         Self {
-            requests: counter("requests"),
-            fallbacks: counter("fallbacks"),
-            retries: counter("retries"),
-            refused: counter("refused"),
-            denied: counter("denied"),
-            loops: counter("loops"),
-            unknown_answers: counter("unknown_answers"),
-            skipped_too_large: counter("skipped.too_large"),
-            skipped_compressed: counter("skipped.compressed"),
-            skipped_not_json: counter("skipped.not_json"),
-            active_streams: Gauge::define("active_streams"),
-            active_calls: Gauge::define("active_calls"),
-            deadlines: Gauge::define("deadlines"),
-            memory: Gauge::define("memory_bytes"),
+            active_requests: Gauge::new(&stats, "active_requests"),
+            active_calls: Gauge::new(&stats, "active_calls"),
+            deadlines: Gauge::new(&stats, "deadlines"),
+            memory: Gauge::new(&stats, "memory_bytes"),
+            stats,
         }
     }
 
-    /// A request that the filter acts on.
-    pub fn request(&self) {
-        add(self.requests);
+    /// What became of a request.
+    pub fn request(&self, api: &str, result: RequestResult) {
+        self.count_request(api, result.label(), result.reason());
     }
 
-    /// An attempt begins, at a fallback service or at the same one again. The first of a request is not told.
-    pub fn next_attempt(&self, plan: &Plan, progress: &Progress) {
-        let Some(step) = plan
-            .step(progress.current())
-            .filter(|_| progress.made() > 0)
-        else {
+    /// A request to a Model API that goes to its primary unread.
+    pub fn skipped(&self, api: &str, reason: Skip) {
+        self.count_request(api, "skipped", Some(reason.label()));
+    }
+
+    fn count_request(&self, api: &str, result: &str, reason: Option<&str>) {
+        let labels = [
+            ("model_api", api),
+            ("result", result),
+            ("reason", reason.unwrap_or_default()),
+        ];
+        let known = labels.get(..2 + usize::from(reason.is_some()));
+        self.stats.add("requests", known.unwrap_or_default(), 1);
+    }
+
+    /// Another service than the primary answered well, so long after the request began.
+    pub fn fallback_delay(&self, api: &str, delay: Duration) {
+        self.stats
+            .record("fallback_delay_ms", &[("model_api", api)], delay);
+    }
+
+    /// An attempt begins that is not at the primary, or not the first there. False: it is no such attempt.
+    pub fn next_attempt(&self, plan: &Plan, progress: &Progress) -> bool {
+        let (name, reason) = match progress.last().map(|ended| ended.outcome.label()) {
+            Some(reason) if progress.is_repeat() => ("retries", reason),
+            Some(reason) => ("fallbacks", reason),
+            None if progress.is_elsewhere() => ("fallbacks", "cooling"),
+            None => return false,
+        };
+        let labels = [("model_api", plan.api().name.as_str()), ("reason", reason)];
+        self.stats.add(name, &labels, 1);
+        true
+    }
+
+    /// An attempt has ended, or its answer goes on to the client.
+    pub fn attempt(&self, plan: &Plan, ended: &EndedAttempt) {
+        let Some(step) = plan.step(ended.number) else {
             return;
         };
-        let (counter, event) = match progress.is_repeat() {
-            true => (self.retries, "retry"),
-            false => (self.fallbacks, "fallback"),
-        };
-        add(counter);
-        log::info!(
-            "event={event} api={} attempts=\"{}\" next={}",
-            plan.api().name,
-            progress.trail().as_str(),
-            step.name()
-        );
+        self.count_attempt(step, ended.outcome.label());
+        if !ended.goes_on {
+            self.attempt_time(step, ended.took);
+        } else if !plan.delivers_complete() {
+            let labels = [("model_service", step.name())];
+            self.stats.record("first_packet_ms", &labels, ended.took);
+        }
     }
 
-    /// A request that the filter answered with an error.
-    pub fn refused(&self, problem: &Problem) {
-        add(match problem {
-            Problem::Denied(_) | Problem::Unreadable => self.denied,
-            Problem::Loop => self.loops,
-            _ => self.refused,
-        });
+    /// The last byte of an attempt has come.
+    pub fn attempt_time(&self, step: &Step, took: Duration) {
+        let labels = [("model_service", step.name())];
+        self.stats.record("attempt_ms", &labels, took);
+    }
+
+    /// How an attempt ended.
+    pub fn count_attempt(&self, step: &Step, outcome: &'static str) {
+        let labels = [("model_service", step.name()), ("outcome", outcome)];
+        self.stats.add("attempts", &labels, 1);
     }
 
     /// An answer to a callout that nobody waits for.
     pub fn unknown_answer(&self) {
-        add(self.unknown_answers);
-    }
-
-    /// A request to a Model API that went to its primary unread.
-    pub fn skipped(&self, reason: Skip) {
-        add(match reason {
-            Skip::TooLarge => self.skipped_too_large,
-            Skip::Compressed => self.skipped_compressed,
-            Skip::NotJson => self.skipped_not_json,
-        });
+        self.stats.add("unknown_answers", &[], 1);
     }
 }
 
@@ -156,9 +158,9 @@ impl Drop for Gauge {
 }
 
 impl Gauge {
-    fn define(name: &str) -> Self {
+    fn new(stats: &Stats, name: &str) -> Self {
         Self {
-            id: define(MetricType::Gauge, name),
+            id: stats.gauge(name),
             told: Cell::new(0),
         }
     }
@@ -173,26 +175,27 @@ impl Gauge {
 }
 
 impl CoolingMetrics {
-    /// Defines the metrics of these services.
+    /// For these services.
     #[must_use]
-    pub fn define(services: Vec<String>) -> Self {
+    pub fn new(services: Vec<String>) -> Self {
         Self {
-            cooldowns: counter("cooldowns"),
-            cooling: ServiceGauges::define("cooling.SERVICE", services),
+            stats: Stats::default(),
+            services,
             // By a worker that was here before, and did not end well.
             told: Cell::new(true),
         }
     }
 
     /// A service began to cool.
-    pub fn cooldown(&self) {
-        add(self.cooldowns);
+    pub fn cooldown(&self, service: &str) {
+        self.stats
+            .add("cooldowns", &[("model_service", service)], 1);
     }
 
     /// As [`CoolingMetrics::show`], where there is anything to tell: most of the time there is not.
     /// Returns whether a service cools.
     pub fn refresh(&self, cools: &dyn Fn(&str) -> bool) -> bool {
-        let any = self.cooling.0.iter().any(|(service, _)| cools(service));
+        let any = self.services.iter().any(|service| cools(service));
         if any || self.told.get() {
             self.show(cools);
         }
@@ -202,23 +205,12 @@ impl CoolingMetrics {
     /// Sets the gauge of each service: 1 while it cools, 0 while it does not.
     pub fn show(&self, cools: &dyn Fn(&str) -> bool) {
         self.told.set(false);
-        for (service, id) in &self.cooling.0 {
+        for service in &self.services {
             let cools = cools(service);
             self.told.set(self.told.get() || cools);
-            set(*id, u64::from(cools));
+            let labels = [("model_service", service.as_str())];
+            self.stats.set("cooling", &labels, u64::from(cools));
         }
-    }
-}
-
-impl ServiceGauges {
-    /// `SERVICE` at the end of `name` stands for the name of a service.
-    fn define(name: &str, services: Vec<String>) -> Self {
-        let prefix = name.strip_suffix("SERVICE").unwrap_or(name);
-        let gauge = |service: String| {
-            let id = define(MetricType::Gauge, &format!("{prefix}{service}"));
-            (service, id)
-        };
-        Self(services.into_iter().map(gauge).collect())
     }
 }
 
@@ -226,25 +218,5 @@ impl ServiceGauges {
 impl Drop for CoolingMetrics {
     fn drop(&mut self) {
         self.show(&|_| false);
-    }
-}
-
-fn counter(name: &str) -> Option<u32> {
-    define(MetricType::Counter, name)
-}
-
-fn define(kind: MetricType, name: &str) -> Option<u32> {
-    host::define_metric(kind, &format!("ai_fallback.{name}"))
-}
-
-fn set(gauge: Option<u32>, value: u64) {
-    if let Some(id) = gauge {
-        host::set_metric(id, value);
-    }
-}
-
-fn add(counter: Option<u32>) {
-    if let Some(id) = counter {
-        host::add_to_metric(id, 1);
     }
 }

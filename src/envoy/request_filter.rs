@@ -21,6 +21,7 @@ use crate::core::handoff::{Handoff, PackedHeaders};
 use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::{BodyError, Edit, RequestBody};
+use crate::core::result::RequestResult;
 
 /// One HTTP stream, matched or not.
 pub struct RequestFilter {
@@ -100,7 +101,7 @@ impl RequestFilter {
         if let Err(problem) = self.head(head).admit_unread(unread.step().name()) {
             return self.refuse(head, &problem);
         }
-        self.worker.metrics.skipped(reason);
+        self.worker.metrics.skipped(&api.name, reason);
         fit_headers(unread.step(), head);
         if self.worker.by_router {
             choose_cluster(unread.step());
@@ -110,7 +111,10 @@ impl RequestFilter {
     }
 
     fn refuse(&mut self, head: &Incoming, problem: &Problem) -> Action {
-        self.worker.metrics.refused(problem);
+        if let Some(api) = head.candidates.unread() {
+            let result = RequestResult::Refused(problem.refusal());
+            self.worker.metrics.request(&api.name, result);
+        }
         let reply = Reply::new(Shape::of_path(&head.path), problem);
         let answer = Answer::from(reply);
         self.phase = Phase::Answered;
@@ -151,7 +155,6 @@ impl RequestFilter {
         body: Vec<u8>,
         head: Incoming,
     ) -> Action {
-        self.worker.metrics.request();
         self.worker.check_health(&mut plan);
         let now = host::now();
         let mut exchange = Exchange::begin(now, plan);
@@ -161,6 +164,7 @@ impl RequestFilter {
         let effect = exchange.start(now, self.worker.by_router);
         if effect == Effect::Pass {
             self.send(&exchange, &parsed, &body, &head);
+            self.worker.on_attempt(now, &exchange);
         }
         let shape = Shape::of_path(&head.path);
         let original = Original {
@@ -259,7 +263,7 @@ impl HttpContext for RequestFilter {
         match &self.phase {
             Phase::Acting(stream) => stream.borrow_mut().on_response_headers(end),
             Phase::Unread(unread) => {
-                unread.on_response_headers();
+                unread.on_response_headers(&self.worker.metrics);
                 Action::Continue
             }
             _ => Action::Continue,
@@ -285,14 +289,21 @@ impl Context for RequestFilter {
     fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
         self.worker.on_call_answer(token, body_size);
     }
+
+    /// The stream ends: with its answer, or since the client left.
+    fn on_done(&mut self) -> bool {
+        if let Phase::Acting(stream) = &self.phase {
+            stream.borrow_mut().on_end();
+        }
+        true
+    }
 }
 
-/// The stream is gone: at its end, or since the client left.
+/// The stream is gone.
 impl Drop for RequestFilter {
     fn drop(&mut self) {
         if let Phase::Acting(stream) = &self.phase {
             let stream = stream.borrow();
-            stream.on_gone();
             let (due, call) = stream.waits();
             self.worker.forget(self.id, due, call);
         }

@@ -8,6 +8,7 @@ use proxy_wasm::types::ContextType;
 use super::attempt_filter::AttemptFilter;
 use super::attempts::Attempts;
 use super::host;
+use super::metrics::Metrics;
 use super::plugin_config;
 use super::request_filter::RequestFilter;
 use super::worker::Worker;
@@ -30,8 +31,8 @@ enum Role {
 impl RootContext for Root {
     /// False refuses the configuration: a starting Envoy stops, a running one keeps what it had.
     fn on_configure(&mut self, _: usize) -> bool {
-        let role =
-            configuration().and_then(|config| Role::new(config).map_err(|error| vec![error]));
+        let role = configuration()
+            .and_then(|(config, version)| Role::new(config, version).map_err(|error| vec![error]));
         if let Err(errors) = &role {
             errors.iter().for_each(|error| log::error!("{error}"));
         }
@@ -75,11 +76,18 @@ impl Context for Root {
 }
 
 impl Role {
-    fn new(config: Config) -> Result<Self, ConfigError> {
+    fn new(config: Config, version: u32) -> Result<Self, ConfigError> {
+        let metrics = |role| Metrics::new(role, version);
         let root_id = host::property(&["plugin_root_id"]).unwrap_or_default();
         match root_id.as_slice() {
-            b"ai_fallback" => Ok(Self::Requests(Rc::new(Worker::new(config)))),
-            b"ai_fallback_attempt" => Ok(Self::Attempts(Rc::new(Attempts::new(config)))),
+            b"ai_fallback" => Ok(Self::Requests(Rc::new(Worker::new(
+                config,
+                metrics("request"),
+            )))),
+            b"ai_fallback_attempt" => Ok(Self::Attempts(Rc::new(Attempts::new(
+                config,
+                metrics("attempt"),
+            )))),
             other => Err(ConfigError::new(
                 "root_id",
                 "unknown role",
@@ -96,8 +104,10 @@ struct Bystander;
 impl Context for Bystander {}
 impl HttpContext for Bystander {}
 
-fn configuration() -> Result<Config, Vec<ConfigError>> {
+/// The configuration, and its version.
+fn configuration() -> Result<(Config, u32), Vec<ConfigError>> {
     let node = plugin_config::read(&host::plugin_configuration()).map_err(|error| vec![error])?;
     // On WASI this reads the environment of the VM, which Envoy's configuration sets.
-    Config::parse(&node, &|name| std::env::var(name).ok())
+    let config = Config::parse(&node, &|name| std::env::var(name).ok())?;
+    Ok((config, node.version()))
 }

@@ -11,9 +11,10 @@ use super::router::{self, RETRY_HEADER};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
-use crate::core::outcome::Origin;
+use crate::core::outcome::{Origin, Outcome};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
+use crate::core::result::RequestResult;
 use crate::core::retry_after;
 
 /// The request as the client sent it, kept while a fallback may need it.
@@ -52,6 +53,8 @@ pub struct Stream {
     call: Option<Token>,
     /// The deadline that the worker has for this stream.
     due: Option<Duration>,
+    /// A good routed answer goes on to the client.
+    is_passing: bool,
 }
 
 impl Stream {
@@ -75,6 +78,7 @@ impl Stream {
             held: Held::default(),
             call: None,
             due: None,
+            is_passing: false,
         };
         stream.update_deadline(now);
         stream
@@ -153,6 +157,8 @@ impl Stream {
         if is_told || is_all {
             return self.on_event(&Event::Abandoned);
         }
+        // What the attempt comes to is told here, should its filter end later.
+        router::take_over();
         self.on_routed_answer(end)
     }
 
@@ -265,8 +271,12 @@ impl Stream {
         self.carry_out(now, effect)
     }
 
-    /// Tells all workers what the attempts say about the health of their services.
+    /// Tells what an attempt that has ended says.
     fn report(&mut self) {
+        if let Some(ended) = self.exchange.tell_ended() {
+            self.is_passing = ended.goes_on;
+            self.worker.metrics.attempt(self.exchange.plan(), &ended);
+        }
         self.worker.report(&mut self.exchange);
     }
 
@@ -275,7 +285,7 @@ impl Stream {
             self.update_deadline(now);
             self.report();
             effect = match effect {
-                Effect::Call { timeout } if self.call(timeout) => return Action::Pause,
+                Effect::Call { timeout } if self.call(now, timeout) => return Action::Pause,
                 Effect::Call { .. } => self.exchange.step(now, &Event::Refused),
                 Effect::Pass => {
                     self.pass();
@@ -294,7 +304,7 @@ impl Stream {
     }
 
     /// Sends the request to the service whose turn it is. False where Envoy refuses.
-    fn call(&mut self, timeout: Duration) -> bool {
+    fn call(&mut self, now: Duration, timeout: Duration) -> bool {
         let (Some(original), Some(step)) = (&self.original, self.exchange.current()) else {
             return false;
         };
@@ -308,16 +318,10 @@ impl Stream {
             .map(|edit| edit.apply(&original.body));
         let body = edited.as_deref().unwrap_or(&original.body);
         let headers = step.request_headers(&original.headers, body.len(), original.hops);
-        self.worker
-            .metrics
-            .next_attempt(self.exchange.plan(), self.exchange.progress());
+        self.worker.on_attempt(now, &self.exchange);
         self.call = host::call(&service.cluster, &headers, body, timeout);
         let Some(token) = self.call else {
-            log::warn!(
-                "event=call_refused service={} cluster={}: no such cluster, or no host in it",
-                service.name,
-                service.cluster
-            );
+            self.worker.lines.call_refused(now, service);
             return false;
         };
         self.worker.expect_answer(token, self.id);
@@ -327,6 +331,7 @@ impl Stream {
     /// Lets the routed answer go to the client.
     fn pass(&mut self) {
         self.original = None;
+        self.count_request();
         if self.worker.by_router {
             host::remove_header(MapType::HttpResponseHeaders, RETRY_HEADER);
         }
@@ -340,6 +345,7 @@ impl Stream {
     /// (Envoy 1.40 passes by all filters when headers were held), and the routed request is cancelled.
     fn give(&mut self, mut answer: Answer) {
         let original = self.original.take();
+        self.count_request();
         answer.headers.retain(|(name, _)| {
             !fit::is_hop_by_hop(name) && !is_own(name) && !name.starts_with(':')
         });
@@ -368,12 +374,54 @@ impl Stream {
         host::resume_response();
     }
 
-    /// The stream is gone, before its end or at it: a service that it was to find out about is left to others.
-    pub fn on_gone(&self) {
+    /// What became of the request is known.
+    fn count_request(&mut self) {
+        let api = &self.exchange.plan().api().name;
+        let result = self.exchange.progress().result();
+        self.worker.metrics.request(api, result);
+        if result == RequestResult::Fallback {
+            let delay = self.exchange.delay();
+            self.worker.metrics.fallback_delay(api, delay);
+        }
+    }
+
+    /// The stream ends, at the end of the answer or before it.
+    pub fn on_end(&mut self) {
+        if !self.exchange.is_over() {
+            self.on_gone();
+        } else if self.is_passing
+            && let Some(step) = self.exchange.current()
+        {
+            let took = host::now().saturating_sub(self.exchange.attempt_began());
+            self.worker.metrics.attempt_time(step, took);
+        }
+        // A service that it was to find out about is left to others.
         let progress = self.exchange.progress();
         if let Some(service) = progress.unproven(self.exchange.plan()) {
             self.worker.give_back_probe(service);
         }
+    }
+
+    /// The client left, or Envoy has answered past the filters.
+    fn on_gone(&mut self) {
+        if self.exchange.is_by_router() && self.exchange.is_routed() {
+            self.take_over();
+            // The filter of the attempt under way ends after this one.
+            router::take_over();
+        }
+        let (outcome, result) = match self.exchange.is_routed() && answer::is_broken() {
+            true => {
+                let with_fallback = self.exchange.progress().is_elsewhere();
+                let result = RequestResult::Failed { with_fallback };
+                (Outcome::Reset.label(), result)
+            }
+            false => ("cancelled", RequestResult::Gone),
+        };
+        let metrics = &self.worker.metrics;
+        if let Some(step) = self.exchange.under_way() {
+            metrics.count_attempt(step, outcome);
+        }
+        metrics.request(&self.exchange.plan().api().name, result);
     }
 
     /// What the worker keeps for this stream: its deadline and its callout.

@@ -8,7 +8,7 @@ use proxy_wasm::types::MapType;
 
 use super::answer;
 use super::host;
-use super::metrics::Skip;
+use super::metrics::{Metrics, Skip};
 use super::router::RETRY_HEADER;
 use crate::core::config::ModelApi;
 use crate::core::judge::{Judge, Reading};
@@ -48,13 +48,14 @@ impl Unread {
     }
 
     /// The headers of the answer came: `openai;200;12ms;too_large`.
-    pub fn on_response_headers(&self) {
+    pub fn on_response_headers(&self, metrics: &Metrics) {
         let map = MapType::HttpResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
         // Its headers are all that is judged: there is nothing to fall back to.
         let origin = answer::routed_origin(status);
         let verdict = Judge::new(Reading::default()).on_headers(origin, status, false);
         let outcome = verdict.map_or(Outcome::Status(status), |verdict| verdict.outcome);
+        metrics.count_attempt(&self.step, outcome.label());
         let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
         trail.push(&self.step, &Ended::new(outcome, None, None, None), took);

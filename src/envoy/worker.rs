@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::cooldown::Cooling;
 use super::deadlines::Timer;
 use super::host::{self, Token};
+use super::lines::Lines;
 use super::metrics::Metrics;
 use super::router;
 use super::stream::Stream;
@@ -22,6 +23,8 @@ pub struct Worker {
     pub config: Config,
     /// The metrics.
     pub metrics: Metrics,
+    /// The log lines of requests.
+    pub lines: Lines,
     /// The services that are skipped for a time; `None`: none ever is.
     pub cooling: Option<Cooling>,
     /// Fallbacks are made by Envoy's router.
@@ -35,13 +38,14 @@ pub struct Worker {
 impl Worker {
     /// A worker without streams.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, metrics: Metrics) -> Self {
         Self {
             by_router: by_router(&config),
             missing_attempt_filter: Cell::new(false),
             cooling: cooling(&config),
             config,
-            metrics: Metrics::define(),
+            metrics,
+            lines: Lines::default(),
             timer: Timer::default(),
             streams: RefCell::default(),
             calls: RefCell::default(),
@@ -102,7 +106,9 @@ impl Worker {
                 stream.borrow_mut().on_due();
             }
         }
-        self.metrics.active_streams.set(self.streams.borrow().len());
+        self.metrics
+            .active_requests
+            .set(self.streams.borrow().len());
         self.metrics.active_calls.set(self.calls.borrow().len());
         self.metrics.deadlines.set(self.timer.len());
         self.metrics.memory.set(memory_bytes());
@@ -135,6 +141,14 @@ impl Worker {
     pub fn give_back_probe(&self, service: &str) {
         if let Some(cooling) = &self.cooling {
             cooling.give_back_probe(service);
+        }
+    }
+
+    /// An attempt begins. That of a request at its primary is nothing to tell.
+    pub fn on_attempt(&self, now: Duration, exchange: &Exchange) {
+        let (plan, progress) = (exchange.plan(), exchange.progress());
+        if self.metrics.next_attempt(plan, progress) {
+            self.lines.next_attempt(now, plan, progress);
         }
     }
 

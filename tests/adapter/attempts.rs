@@ -86,7 +86,7 @@ fn the_plan_is_handed_to_the_router() {
     }
     assert_eq!(gateway.foreign_calls("clear_route_cache"), 2);
     // The router keeps the time; what is left is the tick for the gauges.
-    assert_eq!(gateway.gauge("ai_fallback.deadlines"), 0);
+    assert_eq!(gateway.metric("deadlines"), 0);
 }
 
 fn cluster(stream: &Stream) -> String {

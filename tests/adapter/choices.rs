@@ -210,19 +210,34 @@ fn what_may_not_be_is_refused_before_anything_is_sent() {
                 &br#"{"models":["qwen:x"]}"#[..],
                 ("x-keep", "1"),
                 403,
-                "denied",
+                "requests reason=denied",
             ),
             (br#"{"model":"o3"}"#, ("x-team", "red"), 200, ""),
             (
                 br#"{"model":"gpt-4o","models":["o3"]}"#,
                 ("x-team", "red"),
                 403,
-                "denied",
+                "requests reason=denied",
             ),
-            (BODY, ("x-ai-hops", "2"), 508, "loops"),
-            (BODY, ("x-ai-fallback", "on"), 400, "refused"),
-            (BODY, ("x-ai-fallback-timeout-ms", "soon"), 400, "refused"),
-            (br#"{"models":[]}"#, ("x-keep", "1"), 400, "refused"),
+            (BODY, ("x-ai-hops", "2"), 508, "requests reason=loop"),
+            (
+                BODY,
+                ("x-ai-fallback", "on"),
+                400,
+                "requests reason=bad_request",
+            ),
+            (
+                BODY,
+                ("x-ai-fallback-timeout-ms", "soon"),
+                400,
+                "requests reason=bad_request",
+            ),
+            (
+                br#"{"models":[]}"#,
+                ("x-keep", "1"),
+                400,
+                "requests reason=bad_request",
+            ),
         ] {
             let before = gateway.metric(metric);
             if status == 200 {

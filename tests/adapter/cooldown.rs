@@ -87,7 +87,7 @@ impl Workers {
     }
 
     fn cools(&self) -> u64 {
-        self.vm.gauge("ai_fallback.cooling.openai")
+        self.vm.metric("cooling model_service=openai")
     }
 
     fn lines(&self) -> Vec<String> {
@@ -134,7 +134,7 @@ fn failures_on_several_workers_count_together_and_all_workers_skip_the_service()
         assert_eq!(workers.skips(worker, "qwen"), None);
         assert!(!workers.probes(worker));
     }
-    assert_eq!(workers.vm.counter("ai_fallback.cooldowns"), 1);
+    assert_eq!(workers.vm.metric("cooldowns"), 1);
     assert_eq!(
         workers.lines(),
         ["event=cooling service=openai for_ms=30000"]
@@ -195,7 +195,7 @@ fn a_worker_that_is_slower_starts_from_what_the_faster_one_wrote() {
     workers.fail(&worker, 1);
     assert_eq!(workers.skips(&worker, "openai"), Some(RULES.time));
     assert_eq!(workers.vm.host_calls().of("proxy_set_shared_data"), 3);
-    assert_eq!(workers.vm.counter("ai_fallback.cooldowns"), 1);
+    assert_eq!(workers.vm.metric("cooldowns"), 1);
 
     // What was true before the other one wrote is not told.
     workers.vm.advance(RULES.time);
@@ -267,7 +267,7 @@ fn the_gauge_follows_what_any_worker_tells() {
     assert!(!workers.refresh(&first) && !workers.refresh(&second));
     workers.fail(&first, 3);
     assert_eq!((workers.cools(), workers.refresh(&second)), (1, true));
-    assert_eq!(workers.vm.gauge("ai_fallback.cooling.qwen"), 0);
+    assert_eq!(workers.vm.metric("cooling model_service=qwen"), 0);
 
     workers.vm.advance(RULES.time);
     assert!(!workers.refresh(&first), "it may be used");

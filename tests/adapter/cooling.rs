@@ -57,7 +57,7 @@ fn a_service_that_fails_on_one_worker_is_skipped_on_all() {
     for worker in [first, second] {
         is_skipped_on(&mut gateway, worker);
     }
-    assert_eq!(gateway.gauge("ai_fallback.cooling.openai"), 1);
+    assert_eq!(gateway.metric("cooling model_service=openai"), 1);
     gateway.advance(ms(10_000));
     // One request finds out whether it is well again; the others skip it.
     let (mut probe, is_routed) = ask_on(&mut gateway, second);
@@ -72,7 +72,7 @@ fn a_service_that_fails_on_one_worker_is_skipped_on_all() {
     }
     gateway.expect_idle();
     assert_eq!(gateway.tick_period_of(second), None);
-    assert_eq!(gateway.gauge("ai_fallback.cooling.openai"), 0);
+    assert_eq!(gateway.metric("cooling model_service=openai"), 0);
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn the_gauges_say_what_is_under_way() {
     called.service_answers("503", b"no");
     let mut waiting = gateway.ask(BODY);
     gateway.advance(ms(1_000));
-    let gauges = ["active_streams", "active_calls", "deadlines"];
+    let gauges = ["active_requests", "active_calls", "deadlines"];
     assert_eq!(gauges.map(|name| gateway.metric(name)), [2, 1, 1]);
     waiting.disconnect();
     called.disconnect();

@@ -121,14 +121,10 @@ impl Gateway {
         self.answer(token, &headers, body, &[]);
     }
 
-    pub fn metric(&self, name: &str) -> u64 {
-        self.counter(&format!("ai_fallback.{name}"))
-    }
-
     /// Nothing is kept of any stream, and no timer runs.
     pub fn expect_idle(&mut self) {
         self.advance(ms(5_000));
-        for gauge in ["active_streams", "active_calls", "deadlines"] {
+        for gauge in ["active_requests", "active_calls", "deadlines"] {
             assert_eq!(self.metric(gauge), 0, "{gauge}");
         }
         assert_eq!(self.tick_period(), None, "a timer runs");

@@ -100,7 +100,7 @@ fn a_body_of_no_use_is_refused() {
     let mut stream = gateway.stream();
     assert_eq!(stream.request(&headers(b""), b""), Action::Pause);
     assert_eq!(stream.answered().status, 400);
-    assert_eq!(gateway.metric("refused"), 6);
+    assert_eq!(gateway.metric("requests result=refused"), 6);
     gateway.expect_idle();
 }
 
@@ -132,7 +132,7 @@ fn what_cannot_be_read_goes_to_its_primary_as_it_came() {
             (stream.answered().status, stream.answered().text()),
             (503, "no".into())
         );
-        assert_eq!(gateway.metric(&format!("skipped.{metric}")), 1);
+        assert_eq!(gateway.metric(&format!("requests reason={metric}")), 1);
     }
     assert!(gateway.callouts().is_empty());
     gateway.expect_idle();
@@ -151,7 +151,7 @@ fn a_body_that_turns_out_too_large_is_let_go() {
     assert_eq!(stream.request_body(b" ", false), Action::Continue);
     assert_eq!(stream.request_body(BODY, true), Action::Continue);
     assert_eq!(stream.upstream_request_body(), [&[b' '; 31], BODY].concat());
-    assert_eq!(gateway.metric("skipped.too_large"), 1);
+    assert_eq!(gateway.metric("requests reason=too_large"), 1);
 }
 
 #[test]

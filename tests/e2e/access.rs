@@ -569,12 +569,15 @@ async fn denied_requests_are_counted(world: &World) {
         .await;
     ask("admin").body("{").send().await;
     ask("team-7").header("x-mock", "503").send().await;
-    let counted = ["denied", "refused", "requests", "fallbacks", "loops"].map(|name| {
-        world
-            .envoy
-            .counter(&format!("wasmcustom.ai_fallback.{name}"))
-    });
-    assert_eq!(counted, [4, 1, 1, 0, 0]);
+    let counted = [
+        "requests reason=denied",
+        "requests reason=bad_request",
+        "requests result=failed",
+        "requests",
+        "fallbacks",
+    ];
+    let counted = counted.map(|what| world.envoy.metric(what));
+    assert_eq!(counted, [4, 1, 1, 6, 0]);
 }
 
 /// A request of the caller with this key.

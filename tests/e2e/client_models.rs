@@ -691,7 +691,7 @@ async fn a_first_model_of_another_service_is_asked_for_by_callout(world: &World)
     let open = tokio::spawn(ask.send());
     let begun = |all: &[Received]| all.iter().any(|one| one.chunks_sent == 1);
     world.beta.wait_for_id(&id, begun).await;
-    let calls = || world.envoy.counter("wasmcustom.ai_fallback.active_calls");
+    let calls = || world.envoy.metric("active_calls");
     eventually("the callout is counted", || calls() == 1).await;
     assert!(!open.is_finished(), "it comes whole");
     world.beta.open_gate(&id);

@@ -187,8 +187,9 @@ async fn assert_used(world: &World, case: &str) {
 }
 
 fn gauge(world: &World, service: &str) -> u64 {
-    let name = format!("wasmcustom.ai_fallback.cooling.{service}");
-    world.envoy.counter(&name)
+    world
+        .envoy
+        .metric(&format!("cooling model_service={service}"))
 }
 
 async fn until_it_cools_no_more(world: &World, service: &str) {
@@ -198,7 +199,7 @@ async fn until_it_cools_no_more(world: &World, service: &str) {
 
 async fn after_failures_in_a_row_a_service_is_skipped(world: &World) {
     let (world, _log) = long(world);
-    let cooldowns = || world.envoy.counter("wasmcustom.ai_fallback.cooldowns");
+    let cooldowns = || world.envoy.metric("cooldowns");
     join_all(FAULTS.map(|(name, fault, outcome)| async move {
         let case = &format!("cool-{name}");
         fail(world, case, fault, outcome, FAILURES - 1).await;

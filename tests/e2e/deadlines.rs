@@ -203,9 +203,8 @@ async fn a_later_silent_attempt_is_cut_and_leaves_nothing_behind(world: &World) 
         world.beta.wait_for_id(&answer.id, gone).await;
     }
     // What the router does is over too, and still nobody was asked twice.
-    for name in ["active_calls", "active_streams", "deadlines"] {
-        let gauge = format!("wasmcustom.ai_fallback.{name}");
-        eventually(name, || world.envoy.counter(&gauge) == 0).await;
+    for name in ["active_calls", "active_requests", "deadlines"] {
+        eventually(name, || world.envoy.metric(name) == 0).await;
     }
     for cluster in ["alpha", "beta", "gamma", "secure"] {
         let gauge = format!("cluster.{cluster}.upstream_rq_active");

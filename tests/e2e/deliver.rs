@@ -502,9 +502,8 @@ async fn nothing_stays_behind(world: &World) {
     });
     let (answers, _) = tokio::join!(join_all(asked.into_iter().map(Ask::send)), join_all(left));
     assert_eq!(answers.len(), 50);
-    for gauge in ["active_streams", "deadlines"] {
-        let name = format!("wasmcustom.ai_fallback.{gauge}");
-        eventually(gauge, || world.envoy.counter(&name) == 0).await;
+    for gauge in ["active_requests", "deadlines"] {
+        eventually(gauge, || world.envoy.metric(gauge) == 0).await;
     }
     for failure in ["panicked", "proxy_on_", "host_call_failed", "critical"] {
         assert!(!world.envoy.log_contains(failure), "{failure}");

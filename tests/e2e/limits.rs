@@ -73,14 +73,10 @@ async fn a_client_that_leaves_during_a_callout_leaves_nothing_behind(world: &Wor
     let open = tokio::spawn(ask.try_open());
     let whole = |all: &[Received]| all.iter().any(|one| one.complete);
     world.beta.wait_for_id(&id, whole).await;
-    let gauge = |name: &str| {
-        world
-            .envoy
-            .counter(&format!("wasmcustom.ai_fallback.{name}"))
-    };
+    let gauge = |name: &str| world.envoy.metric(name);
     eventually("the callout is counted", || gauge("active_calls") == 1).await;
     open.abort();
-    for name in ["active_calls", "active_streams", "deadlines"] {
+    for name in ["active_calls", "active_requests", "deadlines"] {
         eventually(name, || gauge(name) == 0).await;
     }
     world.beta.open_gate(&id);

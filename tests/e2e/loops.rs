@@ -117,8 +117,8 @@ async fn a_request_that_comes_back_too_often_is_answered_508(world: &World) {
         assert_loop(&answer, is_anthropic);
         assert_eq!(answer.attempts(), "again;508");
         assert_eq!(answer.service(), Some("again"));
-        assert_eq!(counted(world, "requests"), MAX_HOPS * (number + 1));
-        assert_eq!(counted(world, "loops"), number + 1);
+        assert_eq!(counted(world, "requests"), (MAX_HOPS + 1) * (number + 1));
+        assert_eq!(counted(world, "requests reason=loop"), number + 1);
     }
 }
 
@@ -285,10 +285,10 @@ async fn a_gateway_that_does_not_count_passes_the_count_on(world: &World) {
     let other = gateway(world, json!({}), there, here);
     let answer = counting.ask("loop").send().await;
     assert_loop(&answer, false);
-    assert_eq!(counted(&counting, "requests"), MAX_HOPS);
-    assert_eq!(counted(&counting, "loops"), 1);
+    assert_eq!(counted(&counting, "requests"), MAX_HOPS + 1);
+    assert_eq!(counted(&counting, "requests reason=loop"), 1);
     assert_eq!(counted(&other, "requests"), MAX_HOPS);
-    assert_eq!(counted(&other, "loops"), 0);
+    assert_eq!(counted(&other, "requests reason=loop"), 0);
 }
 
 async fn loops_are_counted(world: &World) {
@@ -296,14 +296,13 @@ async fn loops_are_counted(world: &World) {
     let world = &looped.world;
     world.ask("two-loops").fault("alpha", "503").send().await;
     world.ask("chain").header(HOPS, "3").send().await;
-    let counted = ["requests", "loops", "refused", "denied"].map(|name| counted(world, name));
-    assert_eq!(counted, [7, 8 + 1, 0, 0]);
+    let counted = ["requests", "requests reason=loop", "requests reason=denied"]
+        .map(|name| counted(world, name));
+    assert_eq!(counted, [7 + 9, 8 + 1, 0]);
 }
 
 fn counted(world: &World, name: &str) -> usize {
-    let count = world
-        .envoy
-        .counter(&format!("wasmcustom.ai_fallback.{name}"));
+    let count = world.envoy.metric(name);
     usize::try_from(count).expect("a small number")
 }
 

@@ -26,6 +26,7 @@ mod gateway_answers;
 mod limits;
 mod loops;
 mod matching;
+mod metrics;
 mod models;
 mod no_answer;
 mod order;

@@ -364,13 +364,13 @@ async fn a_chunked_body_over_max_body_bytes_goes_to_the_primary_untouched_withou
 }
 
 async fn assert_unread(world: &World, ask: Ask, body: &Bytes, reason: &str) {
-    let counter = format!("wasmcustom.ai_fallback.skipped.{reason}");
-    let before = world.envoy.counter(&counter);
+    let counter = format!("requests result=skipped reason={reason}");
+    let before = world.envoy.metric(&counter);
     let answer = ask.fault("alpha", "503").send().await;
     answer.assert_failure_of("alpha", 503, &format!("alpha;503;{reason}"));
     world.no_request(&world.beta, &answer);
     assert_eq!(&world.one_request(&world.alpha, &answer).body, body);
-    assert!(world.envoy.counter(&counter) > before);
+    assert!(world.envoy.metric(&counter) > before);
 }
 
 async fn a_body_of_max_body_bytes_has_fallback(world: &World) {

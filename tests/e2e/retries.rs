@@ -652,9 +652,7 @@ fn alone(world: &World) -> World {
 }
 
 fn metric(world: &World, name: &str) -> u64 {
-    world
-        .envoy
-        .counter(&format!("wasmcustom.ai_fallback.{name}"))
+    world.envoy.metric(name)
 }
 
 async fn retries_are_counted(world: &World) {
@@ -686,11 +684,11 @@ async fn a_client_that_leaves_during_a_wait_leaves_nothing_behind(world: &World)
     let failed = |all: &[Received]| all.iter().any(|one| one.ended.is_some());
     world.alpha.wait_for_id(&id, failed).await;
     eventually("the request is counted", || {
-        metric(&world, "active_streams") == 1
+        metric(&world, "active_requests") == 1
     })
     .await;
     open.abort();
-    for name in ["active_calls", "active_streams", "deadlines"] {
+    for name in ["active_calls", "active_requests", "deadlines"] {
         eventually(name, || metric(&world, name) == 0).await;
     }
     // By the end of this one, which began later, the first would have been sent again.

@@ -68,7 +68,7 @@ async fn a_body_over_the_limit_passes_unread(mode: Mode) {
                 &body,
             )
             .await;
-            let count = stack.count("skipped.too_large");
+            let count = stack.count("requests reason=too_large");
             // Each goes through twice: once to a primary that is well, once to one that is not.
             assert_eq!(count as usize, 2 * (2 * number + half + 1), "{size}");
         }
@@ -86,7 +86,7 @@ async fn a_compressed_body_passes_unread(mode: Mode) {
         let request = |id: &str| Request::chat(id).header("content-encoding", encoding);
         unread(&stack, "compressed", |id| request(id).body(&body), &body).await;
         assert_eq!(
-            stack.count("skipped.compressed") as usize,
+            stack.count("requests reason=compressed") as usize,
             2 * (number + 1),
             "{encoding}"
         );
@@ -113,7 +113,7 @@ async fn a_body_that_is_not_json_passes_unread(mode: Mode) {
                 .header("x-test-id", id)
         };
         unread(&stack, "not_json", |id| request(id).body(body), body).await;
-        let count = stack.count("skipped.not_json") as usize;
+        let count = stack.count("requests reason=not_json") as usize;
         assert_eq!(count, 2 * (number + 1), "{content_type}");
     }
     stack.assert_unharmed_but_renamed().await;
@@ -142,7 +142,7 @@ async fn a_body_in_chunks_may_be_larger_than_any_buffer(mode: Mode) {
     let answer = client.answer().await;
     assert_eq!(answer.attempts(), "primary;200;too_large");
     assert!(stack.primary.requests_with(&id)[0].body == body);
-    assert_eq!(stack.count("skipped.too_large"), 1);
+    assert_eq!(stack.count("requests reason=too_large"), 1);
     stack.assert_unharmed().await;
 }
 

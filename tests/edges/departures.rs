@@ -191,7 +191,7 @@ async fn a_stream_that_outlives_the_last_deadline_is_not_counted_for_ever() {
     client.send(request.body(chat_stream(&id))).await;
     client.read_past("data: ").await;
     eventually("the stream is counted", || {
-        stack.count("active_streams") == 1
+        stack.count("active_requests") == 1
     })
     .await;
     stack.primary.open_gate(&id);

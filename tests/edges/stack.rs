@@ -104,9 +104,8 @@ impl Stack {
     }
 
     /// One of the filter's own counters or gauges.
-    pub fn count(&self, name: &str) -> u64 {
-        self.envoy
-            .counter(&format!("wasmcustom.ai_fallback.{name}"))
+    pub fn count(&self, what: &str) -> u64 {
+        self.envoy.metric(what)
     }
 
     /// The next 100 requests are fine on both workers, and nothing has failed in the filter.
@@ -139,7 +138,7 @@ impl Stack {
 
     /// Waits until no stream, callout, deadline or exchange is left.
     pub async fn settled(&self) {
-        for gauge in ["active_streams", "active_calls", "deadlines"] {
+        for gauge in ["active_requests", "active_calls", "deadlines"] {
             let nothing_left = || self.count(gauge) == 0;
             eventually(&format!("{gauge} is 0"), nothing_left).await;
         }

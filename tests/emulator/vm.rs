@@ -249,6 +249,21 @@ impl Vm {
         host(|h| h.values.get(name).map_or(0, |values| values[0]))
     }
 
+    /// Counters and gauges of the filter by their name and labels that they must have, as in `requests result=skipped`:
+    /// the sum of all that are so.
+    pub fn metric(&self, what: &str) -> u64 {
+        let wanted: Vec<&str> = what.split(' ').collect();
+        let is_wanted = |name: &str| {
+            let own = name.strip_prefix("ai_fallback.").unwrap_or_default();
+            let parts: Vec<&str> = own.split('.').collect();
+            parts.first() == wanted.first() && wanted.iter().all(|part| parts.contains(part))
+        };
+        host(|h| {
+            let values = h.values.iter().filter(|(name, _)| is_wanted(name));
+            values.map(|(_, values)| values[0]).sum()
+        })
+    }
+
     pub fn gauge(&self, name: &str) -> u64 {
         self.counter(name)
     }

@@ -197,12 +197,9 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
         })
         .await;
     }
-    for gauge in ["active_streams", "active_calls", "deadlines"] {
-        let name = format!("wasmcustom.ai_fallback.{gauge}");
-        eventually(&format!("{gauge} is zero"), || {
-            world.envoy.counter(&name) == 0
-        })
-        .await;
+    for gauge in ["active_requests", "active_calls", "deadlines"] {
+        let is_zero = || world.envoy.metric(gauge) == 0;
+        eventually(&format!("{gauge} is zero"), is_zero).await;
     }
     for _ in 0..20 {
         let answer = world.ask("alone").fault("one", "503").send().await;

@@ -135,6 +135,24 @@ impl Envoy {
         self.stats().get(name).copied().unwrap_or(0)
     }
 
+    /// A metric of the filter: its name, and labels that it must have, as in `requests result=skipped`. Summed over all
+    /// that are so; 0 where there is none (yet).
+    pub fn metric(&self, what: &str) -> u64 {
+        let wanted: Vec<&str> = what.split(' ').collect();
+        let is_wanted = |stat: &str| {
+            let Some(own) = stat.strip_prefix("wasmcustom.ai_fallback.") else {
+                return false;
+            };
+            let parts: Vec<&str> = own.split('.').collect();
+            parts.first() == wanted.first() && wanted.iter().all(|part| parts.contains(part))
+        };
+        let stats = self.stats().into_iter();
+        stats
+            .filter(|(name, _)| is_wanted(name))
+            .map(|(_, value)| value)
+            .sum()
+    }
+
     /// Everything that Envoy logged so far.
     pub fn log(&self) -> String {
         self.process.log()

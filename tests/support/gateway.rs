@@ -121,6 +121,7 @@ impl Gateway {
     pub fn render(&self) -> String {
         let bootstrap = json!({
             "admin": {"address": address(([127, 0, 0, 1], 0).into())},
+            "stats_config": stats_config(),
             "static_resources": {"listeners": [self.render_listener()], "clusters": self.render_clusters()},
         });
         bootstrap.to_string()
@@ -406,4 +407,12 @@ fn merge(target: &mut Value, fields: Value) {
         }
         (target, fields) => *target = fields,
     }
+}
+
+/// What makes labels of the filter's metrics, as the examples have it.
+fn stats_config() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("envoy/callout.yaml");
+    let text = std::fs::read_to_string(path).expect("the example");
+    let mut example: Value = serde_saphyr::from_str(&text).expect("YAML");
+    example["stats_config"].take()
 }

@@ -19,6 +19,7 @@ mod reader;
 mod service;
 mod services;
 mod status_set;
+mod telemetry;
 
 use std::rc::Rc;
 
@@ -34,6 +35,7 @@ pub use path_template::PathTemplate;
 pub use pattern::Pattern;
 pub use service::{Credentials, Service};
 pub use status_set::StatusSet;
+pub use telemetry::Telemetry;
 
 use header::Env;
 use matching::Index;
@@ -48,6 +50,7 @@ const FIELDS: &[&str] = &[
     "model_apis",
     "access",
     "cooldown",
+    "telemetry",
 ];
 const MODEL_APIS: &str = "a list of Model APIs, at least one";
 const MAX_BODY_BYTES: u32 = 1 << 20;
@@ -70,6 +73,8 @@ pub struct Config {
     pub access: Option<Access>,
     /// When a failing service is skipped for a time; `None`: never.
     pub cooldown: Option<Cooldown>,
+    /// What the filter tells of a request, beyond its metrics.
+    pub telemetry: Telemetry,
     /// How often a request may come through this filter; `None`: as often as it likes.
     pub max_hops: Option<u32>,
     index: Index,
@@ -144,6 +149,7 @@ fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Config
         Access::read(item, &services, p)
     });
     let cooldown = fields.optional(problems, "cooldown", Cooldown::read);
+    let telemetry = fields.optional(problems, "telemetry", Telemetry::read);
     let model_apis = model_apis?;
     let index = Index::new(&model_apis);
     Some(Config {
@@ -153,6 +159,7 @@ fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Config
         model_apis,
         access,
         cooldown,
+        telemetry: telemetry.unwrap_or_default(),
         max_hops: (max_hops > 0).then_some(max_hops),
         index,
     })

@@ -36,6 +36,25 @@ impl Node {
         })
     }
 
+    /// A number that is the same for the same configuration, whatever the order of its keys: a `google.protobuf.Struct`
+    /// has none.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        match self {
+            Node::Null => 1,
+            Node::Bool(value) => 2 + u32::from(*value),
+            Node::Number(value) => hash(4, &value.to_le_bytes()),
+            Node::String(text) => hash(5, text.as_bytes()),
+            Node::List(items) => items.iter().fold(6, |version, item| {
+                hash(version, &item.version().to_le_bytes())
+            }),
+            Node::Object(entries) => entries
+                .iter()
+                .map(|(key, value)| hash(value.version(), key.as_bytes()))
+                .fold(7, u32::wrapping_add),
+        }
+    }
+
     /// The kind of value, with its article: `a list`.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -47,6 +66,13 @@ impl Node {
             Node::Object(_) => "an object",
         }
     }
+}
+
+/// FNV-1a, and a last mix: versions are added up.
+fn hash(seed: u32, bytes: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = bytes.iter().fold(seed ^ 0x811c_9dc5, step);
+    (hash ^ (hash >> 15)).wrapping_mul(0x85eb_ca6b)
 }
 
 impl<'de> Deserialize<'de> for Node {

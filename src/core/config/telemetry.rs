@@ -1,0 +1,25 @@
+//! `telemetry`: what the filter tells of a request, beyond its metrics.
+
+use super::reader::{Item, Problems};
+
+const FIELDS: &[&str] = &["access_log", "token_usage"];
+
+/// What the filter tells of a request, beyond its metrics. Each costs every request some time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Telemetry {
+    /// What happened is written into filter state, for access logs and traces.
+    pub access_log: bool,
+    /// The tokens that an answer says it took are read from it.
+    pub token_usage: bool,
+}
+
+impl Telemetry {
+    pub(super) fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
+        let expected = "an object with the fields `access_log` and `token_usage`";
+        let fields = item.fields(problems, expected, FIELDS)?;
+        Some(Telemetry {
+            access_log: fields.boolean(problems, "access_log", false),
+            token_usage: fields.boolean(problems, "token_usage", false),
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! What became of a request and its attempts, as metrics and access logs tell it.
+
+use std::time::Duration;
+
+use super::outcome::Outcome;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestResult {
+    /// The primary gave a good answer.
+    Primary,
+    /// Another service gave a good answer.
+    Fallback,
+    /// No service gave a good answer.
+    Failed {
+        /// Another service than the primary was asked.
+        with_fallback: bool,
+    },
+    /// The answer is the gateway's own.
+    Intercepted,
+    /// The filter answered with an error.
+    Refused(Refusal),
+    /// The client left before there was an answer.
+    Gone,
+}
+
+/// Why the filter answered with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The body, or a header, cannot be used.
+    BadRequest,
+    /// The caller may not use what it asks for.
+    Denied,
+    /// The request came through too often.
+    Loop,
+}
+
+/// An attempt that has ended, as metrics count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedAttempt {
+    /// Its number in the plan.
+    pub number: usize,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took, up to the first packet where its answer goes on.
+    pub took: Duration,
+    /// Its answer is good, and goes on to the client while it comes.
+    pub goes_on: bool,
+}
+
+impl RequestResult {
+    /// The result as a label: one word of a fixed set.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Fallback => "fallback",
+            Self::Failed { .. } => "failed",
+            Self::Intercepted => "intercepted",
+            Self::Refused(_) => "refused",
+            Self::Gone => "gone",
+        }
+    }
+
+    /// What more there is to say, as a label.
+    #[must_use]
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Failed {
+                with_fallback: true,
+            } => Some("fallback_failed"),
+            Self::Failed {
+                with_fallback: false,
+            } => Some("no_fallback"),
+            Self::Refused(Refusal::BadRequest) => Some("bad_request"),
+            Self::Refused(Refusal::Denied) => Some("denied"),
+            Self::Refused(Refusal::Loop) => Some("loop"),
+            _ => None,
+        }
+    }
+}

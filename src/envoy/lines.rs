@@ -1,0 +1,97 @@
+//! Log lines of requests: none for one that succeeds at once, and no more of the others than somebody can read.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::Duration;
+
+use crate::core::config::Service;
+use crate::core::plan::Plan;
+use crate::core::progress::Progress;
+
+/// The log lines of one worker, in one role.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// The second that is counted, of the worker's clock.
+    second: Cell<u64>,
+    /// How many lines it had.
+    lines: Cell<u32>,
+    /// How many were left out since the last one.
+    left_out: Cell<u32>,
+}
+
+/// How many lines were left out, where there were any.
+#[derive(Debug, PartialEq, Eq)]
+struct LeftOut(u32);
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " left_out={count}"),
+        }
+    }
+}
+
+impl Lines {
+    /// The most lines in a second. The metrics count what is left out here.
+    pub const MAX_PER_SECOND: u32 = 10;
+
+    /// An attempt begins, at a fallback service or at the same one again.
+    pub fn next_attempt(&self, now: Duration, plan: &Plan, progress: &Progress) {
+        let (Some(step), Some(left_out)) = (plan.step(progress.current()), self.take(now)) else {
+            return;
+        };
+        let event = match progress.is_repeat() {
+            true => "retry",
+            false => "fallback",
+        };
+        log::info!(
+            "event={event} api={} attempts=\"{}\" next={}{left_out}",
+            plan.api().name,
+            progress.trail().as_str(),
+            step.name(),
+        );
+    }
+
+    /// Envoy refused to make a callout.
+    pub fn call_refused(&self, now: Duration, service: &Service) {
+        if let Some(left_out) = self.take(now) {
+            log::warn!(
+                "event=call_refused service={} cluster={}{left_out}: no such cluster, or no host in it",
+                service.name,
+                service.cluster
+            );
+        }
+    }
+
+    /// Leave to write a line, and how many were left out before it.
+    fn take(&self, now: Duration) -> Option<LeftOut> {
+        if self.second.replace(now.as_secs()) != now.as_secs() {
+            self.lines.set(0);
+        }
+        if self.lines.get() >= Self::MAX_PER_SECOND {
+            self.left_out.set(self.left_out.get().saturating_add(1));
+            return None;
+        }
+        self.lines.set(self.lines.get() + 1);
+        Some(LeftOut(self.left_out.take()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_over_the_limit_are_counted_and_told_with_the_next_one() {
+        let lines = Lines::default();
+        let at = Duration::from_millis;
+        for _ in 0..Lines::MAX_PER_SECOND {
+            assert_eq!(lines.take(at(5_900)), Some(LeftOut(0)));
+        }
+        assert_eq!(lines.take(at(5_901)), None);
+        assert_eq!(lines.take(at(5_999)), None);
+        assert_eq!(lines.take(at(6_000)), Some(LeftOut(2)));
+        assert_eq!(lines.take(at(6_000)), Some(LeftOut(0)));
+    }
+}
