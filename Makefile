@@ -73,7 +73,8 @@ bench-core: ## Time the hot paths of the core
 	cargo bench $(LOCKED) $(BENCH) --no-default-features --bench core
 
 .PHONY: bench-guard
-bench-guard: ## Check that the hot paths of the core take no more instructions (needs valgrind)
+bench-guard: ## Check that the hot paths of the core take no more instructions
+	@command -v valgrind >/dev/null || { apt-get update -q && apt-get install -qy valgrind; } >&2 || { echo "please install valgrind" >&2; exit 1; }
 	cargo build $(LOCKED) $(BENCH) --release --no-default-features --bin guard
 	@"$${CARGO_TARGET_DIR:-target}/release/guard" bench/core/counts.txt $(if $(UPDATE),--update)
 
