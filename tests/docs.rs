@@ -406,6 +406,48 @@ fn every_metric_is_in_the_table() {
     assert_eq!(BTreeSet::from_iter(shown), defined);
 }
 
+/// The fields of the access log in a file, with what each reads.
+fn log_format(file: &str) -> serde_json::Map<String, serde_json::Value> {
+    let example: serde_json::Value = serde_saphyr::from_str(&page(file)).unwrap();
+    let listener = &example["static_resources"]["listeners"][0];
+    let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+    let format = &manager["access_log"][0]["typed_config"]["log_format"]["json_format"];
+    format.as_object().expect(file).clone()
+}
+
+#[test]
+fn the_access_log_is_the_same_in_all_examples_and_has_every_key_of_the_docs() {
+    let format = log_format("envoy/callout.yaml");
+    assert_eq!(format, log_format("envoy/router.yaml"));
+    let page = page("docs/observability.md");
+    let section = section(&page, "## Access logs");
+    let keys = first_column(section);
+    let keys: Vec<&str> = keys.iter().flat_map(|cell| cell.split("`, `")).collect();
+    let read = format.values().filter_map(|value| {
+        let rest = value
+            .as_str()?
+            .strip_prefix("%FILTER_STATE(wasm.ai_fallback.")?;
+        rest.split(':').next()
+    });
+    assert!(!keys.is_empty());
+    assert_eq!(sorted(keys), sorted(read.collect()));
+    // That a real line has the same shape is for the end to end tests.
+    let blocks = blocks("access logs", section);
+    let line = blocks
+        .iter()
+        .find(|block| block.language == "json")
+        .unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line.text).unwrap();
+    let shown = line.as_object().unwrap().keys().map(String::as_str);
+    let fields = format.keys().map(String::as_str);
+    assert_eq!(sorted(shown.collect()), sorted(fields.collect()));
+}
+
+fn sorted(mut names: Vec<&str>) -> Vec<&str> {
+    names.sort_unstable();
+    names
+}
+
 /// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();

@@ -29,7 +29,7 @@ use super::outcome::{Ended, Origin, Outcome};
 use super::plan::{Plan, Step, TIMER_SLACK};
 use super::progress::{Progress, Room};
 use super::result::EndedAttempt;
-use super::trail::Trail;
+use super::trail::{COOLING, Trail};
 use super::watch::{Limits, Watch};
 
 /// One request, from its way to the first service up to the first byte of an answer.
@@ -362,10 +362,32 @@ impl Exchange {
     /// The service that gave the answer, where a named one did. Once [`is_over`](Self::is_over).
     #[must_use]
     pub fn answered_by(&self) -> Option<&str> {
-        self.progress
-            .last()
-            .filter(|ended| ended.outcome.is_from_service())?;
-        Some(&self.current()?.service.as_ref()?.name)
+        Some(&self.answering()?.service.as_ref()?.name)
+    }
+
+    /// The model name that the service which gave the answer was sent. Once [`is_over`](Self::is_over).
+    #[must_use]
+    pub fn answered_with(&self) -> Option<&str> {
+        self.answering()?.model.as_deref()
+    }
+
+    /// The attempt whose answer is that of its service.
+    fn answering(&self) -> Option<&Step> {
+        let last = self.progress.last().filter(|_| self.is_over());
+        last.filter(|ended| ended.outcome.is_from_service())?;
+        self.current()
+    }
+
+    /// How the first attempt ended, or that its service was skipped, where the answer is not that of the first attempt.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        let first = self.trail().first_outcome()?;
+        let last = self.progress.last().filter(|_| self.is_over());
+        let has_answer = last.is_some_and(|ended| {
+            ended.outcome.is_from_service() || matches!(ended.outcome, Outcome::Intercepted(_))
+        });
+        let is_first = self.progress.made() == 1 && first != COOLING;
+        (!(has_answer && is_first)).then_some(first)
     }
 
     fn judged(&mut self, now: Duration, verdict: &Verdict) -> Effect {

@@ -211,9 +211,13 @@ fn is_own(name: &str) -> bool {
     name.starts_with(OWN_PREFIX) || name == OFF_HEADER
 }
 
-/// Headers that Envoy's router sets anew for each attempt.
+/// Headers that Envoy's router sets anew for each attempt: its own, and those by which its tracers tell a service of
+/// the span that the attempt is.
 fn is_routers_own(name: &str) -> bool {
-    name.starts_with("x-envoy-") || name == "traceparent" || name == "tracestate"
+    ["x-envoy-", "x-b3-", "x-datadog-"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || ["traceparent", "tracestate", "sw8", "x-amzn-trace-id"].contains(&name)
 }
 
 /// Whether a header says something about one connection alone.

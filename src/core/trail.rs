@@ -8,6 +8,9 @@ use super::plan::Step;
 
 const SEPARATOR: &str = ", ";
 
+/// What stands for the outcome of a service that was skipped.
+pub const COOLING: &str = "cooling";
+
 /// The attempts that have ended, in order.
 ///
 /// It is kept as text, since that is how it passes from filter to filter and to the client.
@@ -33,7 +36,7 @@ impl Trail {
     pub fn push_cooling(&mut self, step: &Step) {
         self.separate();
         self.0.push_str(step.name());
-        self.remark("cooling");
+        self.remark(COOLING);
     }
 
     /// Adds a word to the last attempt.
@@ -46,6 +49,12 @@ impl Trail {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// How the first attempt ended, or that its service was skipped: `503`, `reset`, `cooling`.
+    #[must_use]
+    pub fn first_outcome(&self) -> Option<&str> {
+        self.0.split(',').next()?.split(';').nth(1)
     }
 
     fn separate(&mut self) {
@@ -91,6 +100,13 @@ mod tests {
             trail.as_str(),
             "primary;cooling, primary;400;12ms;context_length, primary;stream_error;840ms"
         );
+        assert_eq!(trail.first_outcome(), Some("cooling"));
+    }
+
+    #[test]
+    fn a_trail_without_an_attempt_has_no_outcome() {
+        let trail = Trail::default();
+        assert_eq!(trail.first_outcome(), None);
     }
 
     #[test]
@@ -99,5 +115,6 @@ mod tests {
         trail.push(&PRIMARY, &ended(Outcome::Reset), Duration::ZERO);
         trail.remark("too_large");
         assert_eq!(trail.as_str(), "primary;reset;0ms;too_large");
+        assert_eq!(trail.first_outcome(), Some("reset"));
     }
 }

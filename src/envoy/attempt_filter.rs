@@ -326,7 +326,9 @@ impl Attempt {
         let service = service.map(|service| service.name.as_str());
         answer::tell(self.progress.trail(), service);
         self.count_request(delay);
-        if self.attempts.config.cooldown.is_some() && self.progress.has_reports() {
+        let config = &self.attempts.config;
+        let reports = config.cooldown.is_some() && self.progress.has_reports();
+        if reports || config.telemetry.is_on() {
             router::set_progress(&self.progress);
         }
         Action::Continue

@@ -5,6 +5,7 @@
 //! `attempt_filter` is the other role, for the attempts of Envoy's router; `router` is what the two
 //! roles tell each other. `cooldown` is what all workers know of failing services. `host` has every host call.
 
+mod access_log;
 mod answer;
 mod attempt_filter;
 mod attempts;

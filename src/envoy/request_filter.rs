@@ -6,6 +6,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::access_log::Entry;
 use super::answer::Answer;
 use super::host;
 use super::metrics::Skip;
@@ -102,6 +103,12 @@ impl RequestFilter {
             return self.refuse(head, &problem);
         }
         self.worker.metrics.skipped(&api.name, reason);
+        self.write_log_entry(&Entry {
+            api: &api.name,
+            result: "skipped",
+            reason: reason.label(),
+            ..Entry::default()
+        });
         fit_headers(unread.step(), head);
         if self.worker.by_router {
             choose_cluster(unread.step());
@@ -114,12 +121,24 @@ impl RequestFilter {
         if let Some(api) = head.candidates.unread() {
             let result = RequestResult::Refused(problem.refusal());
             self.worker.metrics.request(&api.name, result);
+            self.write_log_entry(&Entry {
+                api: &api.name,
+                result: result.label(),
+                reason: result.reason().unwrap_or_default(),
+                ..Entry::default()
+            });
         }
         let reply = Reply::new(Shape::of_path(&head.path), problem);
         let answer = Answer::from(reply);
         self.phase = Phase::Answered;
         host::reply(answer.status, &answer.headers, &answer.body);
         Action::Pause
+    }
+
+    fn write_log_entry(&self, entry: &Entry<'_>) {
+        if self.worker.config.telemetry.access_log {
+            entry.write();
+        }
     }
 
     /// The whole request is here.
@@ -155,6 +174,10 @@ impl RequestFilter {
         body: Vec<u8>,
         head: Incoming,
     ) -> Action {
+        self.write_log_entry(&Entry {
+            api: &plan.api().name,
+            ..Entry::default()
+        });
         self.worker.check_health(&mut plan);
         let now = host::now();
         let mut exchange = Exchange::begin(now, plan);
@@ -263,7 +286,8 @@ impl HttpContext for RequestFilter {
         match &self.phase {
             Phase::Acting(stream) => stream.borrow_mut().on_response_headers(end),
             Phase::Unread(unread) => {
-                unread.on_response_headers(&self.worker.metrics);
+                let logs = self.worker.config.telemetry.access_log;
+                unread.on_response_headers(&self.worker.metrics, logs);
                 Action::Continue
             }
             _ => Action::Continue,
@@ -283,19 +307,19 @@ impl HttpContext for RequestFilter {
             _ => Action::Continue,
         }
     }
+
+    /// The stream ends: with its answer, or since the client left. Comes before Envoy's own access logs, after its
+    /// traces, and before the attempts end that are under way (Envoy 1.36, 1.39 and 1.40).
+    fn on_log(&mut self) {
+        if let Phase::Acting(stream) = &self.phase {
+            stream.borrow_mut().on_end();
+        }
+    }
 }
 
 impl Context for RequestFilter {
     fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
         self.worker.on_call_answer(token, body_size);
-    }
-
-    /// The stream ends: with its answer, or since the client left.
-    fn on_done(&mut self) -> bool {
-        if let Phase::Acting(stream) = &self.phase {
-            stream.borrow_mut().on_end();
-        }
-        true
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::access_log::Entry;
 use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
 use super::host::{self, Token};
 use super::router::{self, RETRY_HEADER};
@@ -138,11 +139,13 @@ impl Stream {
         if host::header(map, ATTEMPTS_HEADER).is_some() {
             self.original = None;
             let now = host::now();
-            if self.worker.cooling.is_some() {
+            if self.worker.cooling.is_some() || self.worker.config.telemetry.is_on() {
                 self.take_over();
             }
             self.exchange.step(now, &Event::Settled);
             self.report();
+            // The attempt filter has counted it.
+            self.write_log_entry(self.exchange.progress().result());
             self.update_deadline(now);
             return Action::Continue;
         }
@@ -331,7 +334,7 @@ impl Stream {
     /// Lets the routed answer go to the client.
     fn pass(&mut self) {
         self.original = None;
-        self.count_request();
+        self.conclude();
         if self.worker.by_router {
             host::remove_header(MapType::HttpResponseHeaders, RETRY_HEADER);
         }
@@ -345,7 +348,7 @@ impl Stream {
     /// (Envoy 1.40 passes by all filters when headers were held), and the routed request is cancelled.
     fn give(&mut self, mut answer: Answer) {
         let original = self.original.take();
-        self.count_request();
+        self.conclude();
         answer.headers.retain(|(name, _)| {
             !fit::is_hop_by_hop(name) && !is_own(name) && !name.starts_with(':')
         });
@@ -375,17 +378,30 @@ impl Stream {
     }
 
     /// What became of the request is known.
-    fn count_request(&mut self) {
-        let api = &self.exchange.plan().api().name;
+    fn conclude(&mut self) {
         let result = self.exchange.progress().result();
-        self.worker.metrics.request(api, result);
+        self.tell_result(result);
         if result == RequestResult::Fallback {
+            let api = &self.exchange.plan().api().name;
             let delay = self.exchange.delay();
             self.worker.metrics.fallback_delay(api, delay);
         }
     }
 
-    /// The stream ends, at the end of the answer or before it.
+    /// Tells metrics and access logs what became of the request.
+    fn tell_result(&self, result: RequestResult) {
+        let api = &self.exchange.plan().api().name;
+        self.worker.metrics.request(api, result);
+        self.write_log_entry(result);
+    }
+
+    fn write_log_entry(&self, result: RequestResult) {
+        if self.worker.config.telemetry.access_log {
+            Entry::of(&self.exchange, result).write();
+        }
+    }
+
+    /// The stream ends, at the end of the answer or before it, and is logged next.
     pub fn on_end(&mut self) {
         if !self.exchange.is_over() {
             self.on_gone();
@@ -406,6 +422,7 @@ impl Stream {
     fn on_gone(&mut self) {
         if self.exchange.is_by_router() && self.exchange.is_routed() {
             self.take_over();
+            self.report();
             // The filter of the attempt under way ends after this one.
             router::take_over();
         }
@@ -421,7 +438,7 @@ impl Stream {
         if let Some(step) = self.exchange.under_way() {
             metrics.count_attempt(step, outcome);
         }
-        metrics.request(&self.exchange.plan().api().name, result);
+        self.tell_result(result);
     }
 
     /// What the worker keeps for this stream: its deadline and its callout.

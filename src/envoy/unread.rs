@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::MapType;
 
+use super::access_log::Entry;
 use super::answer;
 use super::host;
 use super::metrics::{Metrics, Skip};
@@ -47,8 +48,8 @@ impl Unread {
         &self.step
     }
 
-    /// The headers of the answer came: `openai;200;12ms;too_large`.
-    pub fn on_response_headers(&self, metrics: &Metrics) {
+    /// The headers of the answer came: `openai;200;12ms;too_large`. `logs` says that access logs are to tell of it.
+    pub fn on_response_headers(&self, metrics: &Metrics, logs: bool) {
         let map = MapType::HttpResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
         // Its headers are all that is judged: there is nothing to fall back to.
@@ -66,6 +67,15 @@ impl Unread {
             .service
             .as_ref()
             .filter(|_| outcome.is_from_service());
-        answer::tell(&trail, service.map(|service| service.name.as_str()));
+        let service = service.map(|service| service.name.as_str());
+        answer::tell(&trail, service);
+        if logs {
+            let entry = Entry {
+                service: service.unwrap_or_default(),
+                attempts: trail.as_str(),
+                ..Entry::default()
+            };
+            entry.write();
+        }
     }
 }

@@ -3,6 +3,7 @@
 #[path = "../emulator/mod.rs"]
 mod emulator;
 
+mod access_log;
 mod attempts;
 mod budget;
 mod callouts;

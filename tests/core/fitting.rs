@@ -161,9 +161,11 @@ fn nothing_of_one_service_reaches_the_next() {
         header("x-added-in-cluster-a", "secret"),
         header("x-envoy-attempt-count", "2"),
         header("traceparent", "00-now"),
+        header("x-b3-spanid", "now"),
     ];
     let mut original = original();
     original.push(header("traceparent", "00-client"));
+    original.push(header("x-b3-spanid", "client"));
     original.push(header("x-envoy-x", "client"));
     let bare = json!({"cluster": "b"});
     let with_wishes = json!({
@@ -211,6 +213,7 @@ fn nothing_of_one_service_reaches_the_next() {
             "the router's own are of now"
         );
         assert_eq!(values(&sent, "traceparent"), ["00-now"]);
+        assert_eq!(values(&sent, "x-b3-spanid"), ["now"]);
     }
 }
 

@@ -13,6 +13,7 @@ mod outcomes;
 mod plans;
 mod properties;
 mod replies;
+mod results;
 mod retries;
 mod rig;
 mod router_stories;

@@ -15,6 +15,7 @@ mod client;
 mod world;
 
 mod access;
+mod access_log;
 mod answers;
 mod client_models;
 mod cooldown;
@@ -35,3 +36,4 @@ mod protocols;
 mod retries;
 mod streams;
 mod timeouts;
+mod traces;

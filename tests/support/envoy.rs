@@ -230,6 +230,8 @@ impl Process {
             .args(["--concurrency", "2", "--disable-hot-restart"])
             .args(["--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
+            // Access logs are written soon, not after 10 seconds.
+            .args(["--file-flush-interval-msec", "50"])
             // Out of reach of a Ctrl-C, which is for us alone to act on.
             .process_group(0)
             .stdin(Stdio::null())

@@ -16,6 +16,7 @@ pub struct Gateway {
     route: Value,
     listener: Value,
     manager: Value,
+    runtime: Value,
     router: bool,
 }
 
@@ -33,6 +34,7 @@ impl Gateway {
             route: json!({"timeout": "0s"}),
             listener: json!({}),
             manager: json!({}),
+            runtime: json!({}),
             router: false,
         }
     }
@@ -95,6 +97,12 @@ impl Gateway {
         self
     }
 
+    /// Sets keys of Envoy's runtime.
+    pub fn runtime(mut self, fields: Value) -> Gateway {
+        merge(&mut self.runtime, fields);
+        self
+    }
+
     /// Listens here, in place of a free port.
     pub fn listen_on(mut self, addr: SocketAddr) -> Gateway {
         self.listener["address"] = address(addr);
@@ -122,6 +130,7 @@ impl Gateway {
         let bootstrap = json!({
             "admin": {"address": address(([127, 0, 0, 1], 0).into())},
             "stats_config": stats_config(),
+            "layered_runtime": {"layers": [{"name": "tests", "static_layer": self.runtime}]},
             "static_resources": {"listeners": [self.render_listener()], "clusters": self.render_clusters()},
         });
         bootstrap.to_string()

@@ -14,6 +14,12 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
+    /// Whether anything of it is on.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.access_log || self.token_usage
+    }
+
     pub(super) fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
         let expected = "an object with the fields `access_log` and `token_usage`";
         let fields = item.fields(problems, expected, FIELDS)?;
