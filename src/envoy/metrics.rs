@@ -178,18 +178,26 @@ impl CoolingMetrics {
     /// For these services.
     #[must_use]
     pub fn new(services: Vec<String>) -> Self {
-        Self {
+        let metrics = Self {
             stats: Stats::default(),
             services,
             // By a worker that was here before, and did not end well.
             told: Cell::new(true),
-        }
+        };
+        // From nothing to 1 would be no growth to Prometheus.
+        let services = metrics.services.iter();
+        services.for_each(|service| metrics.count_cooldowns(service, 0));
+        metrics
     }
 
     /// A service began to cool.
     pub fn cooldown(&self, service: &str) {
-        self.stats
-            .add("cooldowns", &[("model_service", service)], 1);
+        self.count_cooldowns(service, 1);
+    }
+
+    fn count_cooldowns(&self, service: &str, count: u64) {
+        let labels = [("model_service", service)];
+        self.stats.add("cooldowns", &labels, count);
     }
 
     /// As [`CoolingMetrics::show`], where there is anything to tell: most of the time there is not.

@@ -171,6 +171,7 @@ fn plugin(dispatch: Dispatch) -> Value {
     ]);
     json!({
         "dispatch": dispatch.name(),
+        "telemetry": {"token_usage": true},
         "services": services,
         // An auth filter would set the header.
         "access": {

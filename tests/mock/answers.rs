@@ -206,7 +206,10 @@ pub fn output_text(text: &str) -> Value {
 }
 
 pub fn openai_usage() -> Value {
-    json!({"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12})
+    json!({
+        "prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 2},
+    })
 }
 
 fn message(model: &str, text: &str) -> Value {

@@ -163,6 +163,11 @@ impl Envoy {
         self.log().contains(text)
     }
 
+    /// The address of the admin page.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid
@@ -279,10 +284,10 @@ impl Drop for Process {
     }
 }
 
-/// Ends Envoy and removes its folder when this process ends, even by a signal: the kernel then closes our end of the pipe
+/// Ends a process and removes its folder when this one ends, even by a signal: the kernel then closes our end of the pipe
 /// that the watchdog reads. (A parent-death signal would not do: it follows the thread that started the process, and tests
 /// run on many.)
-fn watch(pid: u32, folder: &Path) -> Child {
+pub fn watch(pid: u32, folder: &Path) -> Child {
     Command::new("sh")
         .args(["-c", WATCHDOG])
         .arg(pid.to_string())
@@ -307,7 +312,8 @@ fn envoy_bin() -> PathBuf {
     path
 }
 
-fn new_folder() -> PathBuf {
+/// An empty folder of this test process.
+pub fn new_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let parent = option_env!("CARGO_TARGET_TMPDIR")
         .map(PathBuf::from)

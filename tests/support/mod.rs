@@ -21,7 +21,7 @@
 mod envoy;
 mod gateway;
 
-pub use envoy::Envoy;
+pub use envoy::{Envoy, new_folder, watch};
 pub use gateway::{Cluster, Gateway, wasm_file};
 
 use std::time::{Duration, Instant};
