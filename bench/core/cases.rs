@@ -12,6 +12,7 @@ use ai_fallback::core::outcome::Origin;
 use ai_fallback::core::plan::Plan;
 use ai_fallback::core::request::RequestBody;
 use ai_fallback::core::sse;
+use ai_fallback::core::usage::UsageReader;
 use serde_json::json;
 
 use crate::prompt;
@@ -32,6 +33,9 @@ pub const CASES: &[Case] = &[
     ("judge_failure", judge_failure),
     ("hand_over", hand_over),
     ("first_event", first_event),
+    ("usage_of_stream_100kB", || usage(stream())),
+    ("usage_of_answer_100kB", || usage(answer())),
+    ("usage_of_embeddings_100kB", || usage(embeddings())),
 ];
 
 const PATH: &[u8] = b"/v1/chat/completions";
@@ -131,6 +135,35 @@ fn first_event() -> Box<dyn FnMut()> {
     Box::new(|| {
         black_box(sse::first_event(black_box(EVENT), false));
     })
+}
+
+/// Reads the token usage of an answer that comes in chunks of 4 kB.
+fn usage(answer: String) -> Box<dyn FnMut()> {
+    Box::new(move || {
+        let mut reader = UsageReader::default();
+        for chunk in black_box(answer.as_bytes()).chunks(4096) {
+            reader.feed(chunk);
+        }
+        black_box(reader.usage().expect("some tokens"));
+    })
+}
+
+const USAGE: &str = r#""usage":{"prompt_tokens":10,"completion_tokens":200,"total_tokens":210,"prompt_tokens_details":{"cached_tokens":0}}"#;
+
+fn stream() -> String {
+    let event = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" Hello"},"logprobs":null,"finish_reason":null}],"usage":null}"#;
+    let events = format!("data: {event}\n\n").repeat(100_000 / event.len());
+    format!("{events}data: {{\"choices\":[],{USAGE}}}\n\ndata: [DONE]\n\n")
+}
+
+fn answer() -> String {
+    let text = r#"Some words, \"quoted\", of an answer that goes on and on.\n"#.repeat(1800);
+    format!(r#"{{"choices":[{{"message":{{"content":"{text}"}}}}],{USAGE}}}"#)
+}
+
+fn embeddings() -> String {
+    let numbers = "-0.0123456789,".repeat(7000);
+    format!(r#"{{"data":[{{"embedding":[{numbers}1]}}],{USAGE}}}"#)
 }
 
 /// A configuration with this many Model APIs, each for a model of its own, and as many services.

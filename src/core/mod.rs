@@ -22,5 +22,6 @@ pub mod result;
 pub mod retry_after;
 pub mod sse;
 pub mod trail;
+pub mod usage;
 pub mod watch;
 pub mod wish;

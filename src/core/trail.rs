@@ -73,6 +73,7 @@ mod tests {
     const PRIMARY: Step = Step {
         service: None,
         model: None,
+        alias: None,
         retries: 0,
         after: None,
         health: Health::Good,

@@ -144,6 +144,17 @@ impl Metrics {
         self.stats.add("attempts", &labels, 1);
     }
 
+    /// An answer took so many tokens. `model` is a name from the configuration.
+    pub fn tokens(&self, service: &str, token_type: &str, model: &str, count: u64) {
+        let labels = [
+            ("model_service", service),
+            ("token_type", token_type),
+            // It may hold dots, so it is always the last.
+            ("model", model),
+        ];
+        self.stats.add("tokens", &labels, count);
+    }
+
     /// An answer to a callout that nobody waits for.
     pub fn unknown_answer(&self) {
         self.stats.add("unknown_answers", &[], 1);

@@ -3,7 +3,8 @@
 //! `root` takes in the configuration. `request_filter` reads a request and hands it to a `stream`,
 //! which carries out what the core decides. `worker` holds what the streams of one worker share.
 //! `attempt_filter` is the other role, for the attempts of Envoy's router; `router` is what the two
-//! roles tell each other. `cooldown` is what all workers know of failing services. `host` has every host call.
+//! roles tell each other. `cooldown` is what all workers know of failing services. What happened is told by `metrics` (in
+//! Envoy's `stats`), `access_log` and log `lines`; `tokens` reads what an answer took. `host` has every host call.
 
 mod access_log;
 mod answer;
@@ -20,6 +21,7 @@ mod root;
 mod router;
 mod stats;
 mod stream;
+mod tokens;
 mod unread;
 mod worker;
 

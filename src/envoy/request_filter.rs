@@ -12,6 +12,7 @@ use super::host;
 use super::metrics::Skip;
 use super::router;
 use super::stream::{Original, Stream};
+use super::tokens;
 use super::unread::Unread;
 use super::worker::Worker;
 use crate::core::admission::Head;
@@ -83,7 +84,7 @@ impl RequestFilter {
             Err(problem) => return self.refuse(&head, &problem),
         };
         if let Some(reason) = head.unreadable(self.worker.config.max_body_bytes, end) {
-            return self.skip(&head, reason);
+            return self.skip(head, reason);
         }
         if end {
             return self.refuse(&head, &Problem::Body(BodyError::Empty));
@@ -94,13 +95,13 @@ impl RequestFilter {
 
     /// Sends a request to its primary without having read it. Its model is not known, so the first
     /// Model API that its path and headers allow says what the primary is.
-    fn skip(&mut self, head: &Incoming, reason: Skip) -> Action {
+    fn skip(&mut self, mut head: Incoming, reason: Skip) -> Action {
         let Some(api) = head.candidates.unread() else {
             return Action::Continue;
         };
         let unread = Unread::new(api, reason);
-        if let Err(problem) = self.head(head).admit_unread(unread.step().name()) {
-            return self.refuse(head, &problem);
+        if let Err(problem) = self.head(&head).admit_unread(unread.step().name()) {
+            return self.refuse(&head, &problem);
         }
         self.worker.metrics.skipped(&api.name, reason);
         self.write_log_entry(&Entry {
@@ -109,7 +110,8 @@ impl RequestFilter {
             reason: reason.label(),
             ..Entry::default()
         });
-        fit_headers(unread.step(), head);
+        tokens::refuse_compression(self.worker.config.telemetry, &mut head.headers);
+        fit_headers(unread.step(), &head);
         if self.worker.by_router {
             choose_cluster(unread.step());
         }
@@ -172,8 +174,9 @@ impl RequestFilter {
         mut plan: Plan,
         parsed: RequestBody,
         body: Vec<u8>,
-        head: Incoming,
+        mut head: Incoming,
     ) -> Action {
+        tokens::refuse_compression(self.worker.config.telemetry, &mut head.headers);
         self.write_log_entry(&Entry {
             api: &plan.api().name,
             ..Entry::default()
@@ -263,7 +266,7 @@ impl HttpContext for RequestFilter {
             }
         };
         if size > self.worker.config.max_body_bytes {
-            return self.skip(&head, Skip::TooLarge);
+            return self.skip(head, Skip::TooLarge);
         }
         if end {
             return self.on_complete(head);
@@ -283,11 +286,10 @@ impl HttpContext for RequestFilter {
     }
 
     fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
-        match &self.phase {
+        match &mut self.phase {
             Phase::Acting(stream) => stream.borrow_mut().on_response_headers(end),
             Phase::Unread(unread) => {
-                let logs = self.worker.config.telemetry.access_log;
-                unread.on_response_headers(&self.worker.metrics, logs);
+                unread.on_response_headers(&self.worker);
                 Action::Continue
             }
             _ => Action::Continue,
@@ -295,8 +297,12 @@ impl HttpContext for RequestFilter {
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        match &self.phase {
+        match &mut self.phase {
             Phase::Acting(stream) => stream.borrow_mut().on_response_body(size, end),
+            Phase::Unread(unread) => {
+                unread.on_response_body(size);
+                Action::Continue
+            }
             _ => Action::Continue,
         }
     }
@@ -311,8 +317,10 @@ impl HttpContext for RequestFilter {
     /// The stream ends: with its answer, or since the client left. Comes before Envoy's own access logs, after its
     /// traces, and before the attempts end that are under way (Envoy 1.36, 1.39 and 1.40).
     fn on_log(&mut self) {
-        if let Phase::Acting(stream) = &self.phase {
-            stream.borrow_mut().on_end();
+        match &self.phase {
+            Phase::Acting(stream) => stream.borrow_mut().on_end(),
+            Phase::Unread(unread) => unread.on_end(&self.worker),
+            _ => {}
         }
     }
 }

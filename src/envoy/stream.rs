@@ -9,6 +9,7 @@ use super::access_log::Entry;
 use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
 use super::host::{self, Token};
 use super::router::{self, RETRY_HEADER};
+use super::tokens::{Account, Meter};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
@@ -50,6 +51,8 @@ pub struct Stream {
     shape: Shape,
     original: Option<Original>,
     held: Held,
+    /// Reads the routed answer that the client gets.
+    meter: Option<Meter>,
     /// The callout under way.
     call: Option<Token>,
     /// The deadline that the worker has for this stream.
@@ -77,6 +80,7 @@ impl Stream {
             shape,
             original,
             held: Held::default(),
+            meter: None,
             call: None,
             due: None,
             is_passing: false,
@@ -143,6 +147,7 @@ impl Stream {
                 self.take_over();
             }
             self.exchange.step(now, &Event::Settled);
+            self.begin_to_measure();
             self.report();
             // The attempt filter has counted it.
             self.write_log_entry(self.exchange.progress().result());
@@ -174,6 +179,7 @@ impl Stream {
     /// More of the body of the routed answer came: `size` bytes are held now.
     pub fn on_response_body(&mut self, size: usize, end: bool) -> Action {
         if self.exchange.is_over() {
+            self.measure(size, end);
             return Action::Continue;
         }
         let (action, held) = match self.exchange.wanted(size, end) {
@@ -182,12 +188,14 @@ impl Stream {
         };
         self.held.body = Some(held);
         self.held.ended = end;
+        self.measure(size, end);
         action
     }
 
     /// The trailers of the routed answer came: its body is complete.
     pub fn on_response_trailers(&mut self) -> Action {
         if self.exchange.is_over() {
+            self.measure(0, true);
             return Action::Continue;
         }
         let size = self.held.body.unwrap_or_default();
@@ -197,6 +205,7 @@ impl Stream {
         };
         self.held.ended = true;
         self.held.trailers = true;
+        self.measure(size, true);
         action
     }
 
@@ -214,6 +223,32 @@ impl Stream {
                 Some(next) if !last && next != wanted => wanted = next,
                 _ => return action,
             }
+        }
+    }
+
+    /// The answer is settled: from here on it is read.
+    fn begin_to_measure(&mut self) {
+        let ended = self.exchange.progress().last();
+        self.meter = ended.and_then(|ended| Meter::of(self.worker.config.telemetry, ended.outcome));
+    }
+
+    /// Reads what goes on to the client: all that was held, and then each new part of the answer.
+    fn measure(&mut self, size: usize, end: bool) {
+        if let Some(meter) = &mut self.meter {
+            meter.on_body(size);
+        }
+        if end {
+            self.tell_tokens();
+        }
+    }
+
+    fn tell_tokens(&mut self) {
+        if let (Some(meter), Some(step)) = (self.meter.take(), self.exchange.current()) {
+            let account = Account {
+                service: step.name(),
+                model: step.alias.as_deref(),
+            };
+            meter.tell(&self.worker.metrics, self.worker.config.telemetry, account);
         }
     }
 
@@ -256,6 +291,11 @@ impl Stream {
         ) {
             Effect::Deliver => {
                 self.report();
+                self.begin_to_measure();
+                if let Some(meter) = &mut self.meter {
+                    meter.on_whole(&body);
+                }
+                self.tell_tokens();
                 self.give(Answer {
                     status,
                     headers,
@@ -339,6 +379,7 @@ impl Stream {
             host::remove_header(MapType::HttpResponseHeaders, RETRY_HEADER);
         }
         answer::tell(self.exchange.trail(), self.exchange.answered_by());
+        self.begin_to_measure();
     }
 
     /// Gives the client an answer in place of the routed one.
@@ -403,6 +444,7 @@ impl Stream {
 
     /// The stream ends, at the end of the answer or before it, and is logged next.
     pub fn on_end(&mut self) {
+        self.tell_tokens();
         if !self.exchange.is_over() {
             self.on_gone();
         } else if self.is_passing

@@ -9,8 +9,10 @@ use proxy_wasm::types::MapType;
 use super::access_log::Entry;
 use super::answer;
 use super::host;
-use super::metrics::{Metrics, Skip};
+use super::metrics::Skip;
 use super::router::RETRY_HEADER;
+use super::tokens::{Account, Meter};
+use super::worker::Worker;
 use crate::core::config::ModelApi;
 use crate::core::judge::{Judge, Reading};
 use crate::core::outcome::{Ended, Outcome};
@@ -22,6 +24,7 @@ pub struct Unread {
     step: Step,
     reason: Skip,
     began: Duration,
+    meter: Option<Meter>,
 }
 
 impl Unread {
@@ -31,6 +34,7 @@ impl Unread {
         let step = Step {
             service: api.primary.service.as_ref().map(Rc::clone),
             model: None,
+            alias: None,
             retries: 0,
             after: None,
             health: Health::Good,
@@ -39,6 +43,7 @@ impl Unread {
             step,
             reason,
             began: host::now(),
+            meter: None,
         }
     }
 
@@ -48,15 +53,15 @@ impl Unread {
         &self.step
     }
 
-    /// The headers of the answer came: `openai;200;12ms;too_large`. `logs` says that access logs are to tell of it.
-    pub fn on_response_headers(&self, metrics: &Metrics, logs: bool) {
+    /// The headers of the answer came: `openai;200;12ms;too_large`.
+    pub fn on_response_headers(&mut self, worker: &Worker) {
         let map = MapType::HttpResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
         // Its headers are all that is judged: there is nothing to fall back to.
         let origin = answer::routed_origin(status);
         let verdict = Judge::new(Reading::default()).on_headers(origin, status, false);
         let outcome = verdict.map_or(Outcome::Status(status), |verdict| verdict.outcome);
-        metrics.count_attempt(&self.step, outcome.label());
+        worker.metrics.count_attempt(&self.step, outcome.label());
         let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
         trail.push(&self.step, &Ended::new(outcome, None, None, None), took);
@@ -69,13 +74,32 @@ impl Unread {
             .filter(|_| outcome.is_from_service());
         let service = service.map(|service| service.name.as_str());
         answer::tell(&trail, service);
-        if logs {
+        if worker.config.telemetry.access_log {
             let entry = Entry {
                 service: service.unwrap_or_default(),
                 attempts: trail.as_str(),
                 ..Entry::default()
             };
             entry.write();
+        }
+        self.meter = Meter::of(worker.config.telemetry, outcome);
+    }
+
+    /// More of the answer goes on to the client: `size` bytes.
+    pub fn on_response_body(&mut self, size: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.on_body(size);
+        }
+    }
+
+    /// The answer has ended, well or not. Its model is not known: nobody has read the request.
+    pub fn on_end(&self, worker: &Worker) {
+        if let Some(meter) = &self.meter {
+            let account = Account {
+                service: self.step.name(),
+                model: None,
+            };
+            meter.tell(&worker.metrics, worker.config.telemetry, account);
         }
     }
 }

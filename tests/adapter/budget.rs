@@ -63,6 +63,20 @@ fn a_request_that_is_answered_well_costs_few_calls() {
 }
 
 #[test]
+fn to_read_its_tokens_costs_a_call_for_each_chunk_and_one_for_each_number() {
+    let mut config = config();
+    config["telemetry"] = serde_json::json!({"token_usage": true});
+    let mut gateway = Gateway::start(&config);
+    let answer = br#"{"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+    phases(&mut gateway, BODY, answer);
+    // The first chunk; the object has ended with it. Two numbers are two counters.
+    assert_eq!(phases(&mut gateway, BODY, answer), [2, 0, 8, 2, 7, 4]);
+    let event = b"data: {\"usage\":{\"prompt_tokens\":1}}\n\n";
+    // Of a stream each chunk.
+    assert_eq!(phases(&mut gateway, STREAM, event), [2, 0, 8, 2, 8, 4]);
+}
+
+#[test]
 fn with_the_router_a_request_that_is_answered_well_costs_few_calls() {
     let mut gateway = Gateway::start(&by_router(config()));
     // The first attempt looks whether it is in its cluster, and defines the metrics.

@@ -17,4 +17,5 @@ mod odd_bytes;
 mod properties;
 mod requests;
 mod routed;
+mod tokens;
 mod waits;

@@ -41,6 +41,7 @@ fn step(service: &Rc<Service>) -> Step {
 const ROUTE: Step = Step {
     service: None,
     model: None,
+    alias: None,
     retries: 0,
     after: None,
     health: Health::Good,

@@ -1,5 +1,6 @@
 //! Which services, in which order.
 
+use ai_fallback::core::plan::{Plan, Request, Step};
 use serde_json::{Value, json};
 
 use crate::rig::*;
@@ -33,6 +34,36 @@ fn what_was_tried_is_skipped() {
     assert_eq!(attempts(&plan_for(Some("m"))), ["a/m", "b/m", "a/n"]);
     assert_eq!(attempts(&plan_for(Some("n"))), ["a/n", "b/n", "a/m"]);
     assert_eq!(attempts(&plan_for(None)), ["a/-", "b/-", "a/m", "a/n"]);
+}
+
+#[test]
+fn a_model_has_an_alias_where_its_name_is_configured() {
+    let services = json!({
+        "a": {"cluster": "a", "models": {"gpt-4o": "same", "gpt-4": "same", "o3": "o3"}},
+        "b": {"cluster": "b"},
+    });
+    let targets = json!([{"service": "b"}, {"service": "b", "model": "named"}]);
+    let api = chat(json!({"service": "a"}), targets);
+    let aliases = |model, is_counted| {
+        let telemetry = json!({"token_usage": is_counted});
+        let config =
+            config(&json!({"services": services, "model_apis": [api], "telemetry": telemetry}));
+        let request = Request {
+            model,
+            ..Request::default()
+        };
+        let plan = Plan::new(&config, &config.model_apis[0], &request, None).unwrap();
+        let alias = |step: &Step| step.alias.as_deref().unwrap_or("-").to_owned();
+        let aliases: Vec<String> = plan.steps().map(|(_, step)| alias(step)).collect();
+        aliases
+    };
+    assert_eq!(aliases(Some("gpt-4o"), true), ["gpt-4o", "-", "named"]);
+    assert_eq!(aliases(Some("gpt-4"), true), ["gpt-4", "-", "named"]);
+    assert_eq!(aliases(Some("o3"), true), ["o3", "-", "named"]);
+    // No name that anybody is meant to ask for.
+    assert_eq!(aliases(Some("same"), true), ["-", "-", "named"]);
+    assert_eq!(aliases(None, true), ["-", "-", "named"]);
+    assert_eq!(aliases(Some("gpt-4o"), false), ["-", "-", "-"]);
 }
 
 #[test]

@@ -37,3 +37,4 @@ mod retries;
 mod streams;
 mod timeouts;
 mod traces;
+mod usage;

@@ -181,7 +181,7 @@ pub fn response(model: &str, status: &str, text: Option<&str>) -> Value {
     let output: Vec<Value> = text.map(output_item).into_iter().collect();
     let usage = text.map(|_| {
         json!({
-            "input_tokens": 5, "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens": 5, "input_tokens_details": {"cached_tokens": 2},
             "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": 12,
         })
@@ -209,6 +209,7 @@ pub fn openai_usage() -> Value {
     json!({
         "prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12,
         "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     })
 }
 
@@ -217,7 +218,15 @@ fn message(model: &str, text: &str) -> Value {
         "id": "msg_mock", "type": "message", "role": "assistant", "model": model,
         "content": [{"type": "text", "text": text}],
         "stop_reason": "end_turn", "stop_sequence": null,
-        "usage": {"input_tokens": 5, "output_tokens": 7},
+        "usage": anthropic_usage(7),
+    })
+}
+
+/// The tokens from the cache are not among the `input_tokens`.
+pub fn anthropic_usage(output: u64) -> Value {
+    json!({
+        "input_tokens": 3, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 0,
+        "output_tokens": output,
     })
 }
 

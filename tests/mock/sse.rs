@@ -48,16 +48,23 @@ fn chat(said: &Said) -> Vec<Value> {
 }
 
 fn completions(said: &Said) -> Vec<Value> {
-    let chunk = |text: &str, reason: Value| {
+    let event = |choices: Value| {
         json!({
             "id": "cmpl-mock", "object": "text_completion", "created": CREATED,
-            "model": said.asked.model(),
-            "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": reason}],
+            "model": said.asked.model(), "choices": choices,
         })
+    };
+    let chunk = |text: &str, reason: Value| {
+        event(json!([{"index": 0, "text": text, "logprobs": null, "finish_reason": reason}]))
     };
     let texts = said.pieces.iter();
     let mut events: Vec<Value> = texts.map(|text| chunk(text, Value::Null)).collect();
     events.push(chunk("", json!("stop")));
+    if said.asked.usage() {
+        let mut last = event(json!([]));
+        last["usage"] = answers::openai_usage();
+        events.push(last);
+    }
     events
 }
 
@@ -112,7 +119,7 @@ fn messages(said: &Said) -> Vec<Value> {
         json!({"type": "message_start", "message": {
             "id": "msg_mock", "type": "message", "role": "assistant",
             "model": said.asked.model(), "content": [], "stop_reason": null,
-            "stop_sequence": null, "usage": {"input_tokens": 5, "output_tokens": 1},
+            "stop_sequence": null, "usage": answers::anthropic_usage(1),
         }}),
         json!({"type": "content_block_start", "index": 0,
                "content_block": {"type": "text", "text": ""}}),

@@ -201,11 +201,13 @@ impl<'a> Builder<'a> {
         retries: u32,
         after: Option<ErrorKind>,
     ) -> bool {
-        let own_name = match choice {
-            ModelChoice::Named(_) => None,
-            ModelChoice::PassThrough => service
-                .zip(asked)
-                .and_then(|(service, asked)| service.model_name(asked)),
+        let (own_name, is_configured) = match choice {
+            ModelChoice::Named(_) => (None, true),
+            ModelChoice::PassThrough => {
+                let known = service.zip(asked);
+                let own = known.and_then(|(service, asked)| service.model_name(asked));
+                (own, own.is_some())
+            }
         };
         let sent = own_name.or(asked);
         if !self.allows(service, asked, sent) {
@@ -214,6 +216,9 @@ impl<'a> Builder<'a> {
         let step = Step {
             service: service.cloned(),
             model: sent.cloned(),
+            alias: asked
+                .filter(|_| is_configured && self.config.telemetry.token_usage)
+                .cloned(),
             // What the route leads to cannot be called by name.
             retries: service.map_or(0, |_| retries),
             after,

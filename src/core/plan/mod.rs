@@ -37,6 +37,9 @@ pub struct Step {
     pub service: Option<Rc<Service>>,
     /// The model name to send, or `None` where the request names none and none is configured.
     pub model: Option<Rc<str>>,
+    /// The name that the configuration has for this model, where tokens are counted, by the request filter: the one that it sends, or
+    /// the one that the service knows by another. `None` where it has none: a client may make up any number of names.
+    pub alias: Option<Rc<str>>,
     /// How often the same may be tried again.
     pub retries: u32,
     /// Tried only after an error of this kind; `None`: in the ordinary course.

@@ -120,6 +120,8 @@ impl Step {
         Some(Self {
             service,
             model,
+            // For the request filter alone, which counts tokens.
+            alias: None,
             retries,
             after: kind
                 .and_then(|kind| ErrorKind::NAMES.get(kind))

@@ -21,6 +21,7 @@ pub use error::BodyError;
 use members::Member;
 pub(super) use members::{Members, decode};
 use models::Models;
+pub(super) use text::plain_len;
 pub use value::MAX_DEPTH;
 
 /// What the filter needs to know of a request body. Holds spans, not a copy of the body.

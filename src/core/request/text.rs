@@ -114,7 +114,7 @@ fn count(bytes: &[u8], fits: impl Fn(u8) -> bool) -> usize {
 
 /// How many bytes of a string can be passed over: up to its end, an escape or a control character.
 #[inline]
-fn plain_len(bytes: &[u8]) -> usize {
+pub(in crate::core) fn plain_len(bytes: &[u8]) -> usize {
     let (words, tail) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let ends = ends(u64::from_le_bytes(*word));
