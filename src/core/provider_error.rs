@@ -226,19 +226,19 @@ impl<'a> Fields<'a> {
         let mut fields = Self::default();
         while let Ok(Some(member)) = members.next() {
             let field = match member.key().as_deref() {
-                Some("error") if !matches!(member.value, "null" | "false") => &mut fields.error,
+                Some("error") if !matches!(member.value(), "null" | "false") => &mut fields.error,
                 Some("code") => &mut fields.code,
                 Some("type" | "__type") => &mut fields.kind_name,
                 Some("status") => &mut fields.status,
                 Some("message") => &mut fields.message,
                 _ => continue,
             };
-            *field = member.value;
+            *field = member.value();
         }
         // What stands at the start of a long error counts, wherever its end is.
-        let cut = members.cut().filter(|cut| cut.value.starts_with('{'));
+        let cut = members.cut().filter(|cut| cut.value().starts_with('{'));
         if let Some(cut) = cut.filter(|cut| cut.key().as_deref() == Some("error")) {
-            fields.error = cut.value;
+            fields.error = cut.value();
         }
         Some(fields)
     }

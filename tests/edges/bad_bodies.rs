@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 in_each_mode!(
     a_body_that_is_no_request_is_refused,
+    a_control_character_is_refused_wherever_it_stands,
     an_empty_body_is_refused_where_it_is_said_to_be_json,
     what_follows_a_refusal_is_fine_on_the_same_connection,
 );
@@ -103,6 +104,32 @@ async fn a_body_that_is_no_request_is_refused(mode: Mode) {
         stack.assert_unharmed().await;
     }
     assert!(!stack.envoy.log_contains(CONTENT), "a body was logged");
+}
+
+/// As in the tests of the core, whose code for blocks of bytes is another one outside of Wasm.
+async fn a_control_character_is_refused_wherever_it_stands(mode: Mode) {
+    const START: &str = r#"{"model":"m","user":""#;
+    let stack = Stack::shared(mode);
+    for at in 0..40 {
+        for (text, is_fine) in [("\0", false), ("\x1f", false), (" !é\u{7f}", true)] {
+            let (before, after) = ("x".repeat(at), "x".repeat(40 - at));
+            let body = format!("{START}{before}{text}{after}\"}}");
+            let answer = stack
+                .ask(Request::chat(&new_id("control")).body(&body))
+                .await;
+            assert_eq!(answer.status, if is_fine { 200 } else { 400 }, "{body:?}");
+            if !is_fine {
+                let message = &answer.json()["error"]["message"];
+                let byte = START.len() + at;
+                assert_eq!(
+                    message,
+                    &json!(format!(
+                        "the request body is not valid JSON: unexpected character at byte {byte}"
+                    )),
+                );
+            }
+        }
+    }
 }
 
 async fn an_empty_body_is_refused_where_it_is_said_to_be_json(mode: Mode) {

@@ -10,7 +10,6 @@ use crate::core::config::Node;
 
 /// Reads the members one by one. Keys may repeat.
 pub(crate) struct Members<'a> {
-    json: &'a str,
     text: Text<'a>,
     start: usize,
     at: usize,
@@ -18,11 +17,10 @@ pub(crate) struct Members<'a> {
 
 /// One member of the top-level object.
 pub(crate) struct Member<'a> {
-    key: &'a str,
+    key: &'a [u8],
     /// The offset behind the member before it, or behind the opening brace.
     pub start: usize,
-    /// The value as it is written.
-    pub value: &'a str,
+    value: &'a [u8],
     /// Where the value stands, as offsets into the whole text.
     pub span: Range<usize>,
 }
@@ -37,11 +35,13 @@ impl<'a> Members<'a> {
             Some(_) => return Err(BodyError::NotAnObject),
             None => return Err(BodyError::Empty),
         }
-        let json = std::str::from_utf8(json).map_err(|error| BodyError::NotUtf8 {
-            offset: error.valid_up_to(),
-        })?;
+        // It only says whether: where is found out for the error alone.
+        if simdutf8::basic::from_utf8(json).is_err() {
+            std::str::from_utf8(json).map_err(|error| BodyError::NotUtf8 {
+                offset: error.valid_up_to(),
+            })?;
+        }
         Ok(Self {
-            json,
             text,
             start: at + 1,
             at: at + 1,
@@ -71,7 +71,7 @@ impl<'a> Members<'a> {
     /// After an error of [`next`](Self::next): the member whose value has no end. It is all that is left.
     pub fn cut(&self) -> Option<Member<'a>> {
         let (key, value) = self.key().ok()??;
-        Some(self.member(key, value..self.json.len()))
+        Some(self.member(key, value..self.text.0.len()))
     }
 
     fn read(&mut self) -> Result<Option<Member<'a>>, Stop> {
@@ -102,8 +102,8 @@ impl<'a> Members<'a> {
     fn member(&self, key: Range<usize>, value: Range<usize>) -> Member<'a> {
         Member {
             start: self.at,
-            key: self.json.get(key).unwrap_or_default(),
-            value: self.json.get(value.clone()).unwrap_or_default(),
+            key: self.text.0.get(key).unwrap_or_default(),
+            value: self.text.0.get(value.clone()).unwrap_or_default(),
             span: value,
         }
     }
@@ -117,7 +117,7 @@ impl<'a> Members<'a> {
     fn explain(&self, stop: Stop) -> BodyError {
         match stop {
             Stop::TooDeep => BodyError::TooDeep,
-            Stop::At(offset) if offset < self.json.len() => BodyError::Syntax { offset },
+            Stop::At(offset) if offset < self.text.0.len() => BodyError::Syntax { offset },
             Stop::At(_) => BodyError::Truncated,
         }
     }
@@ -126,13 +126,23 @@ impl<'a> Members<'a> {
 impl<'a> Member<'a> {
     /// The key, decoded. `None` where it is no text.
     pub fn key(&self) -> Option<Cow<'a, str>> {
-        decode(self.key)
+        decode(as_text(self.key))
+    }
+
+    /// The value as it is written.
+    pub fn value(&self) -> &'a str {
+        as_text(self.value)
     }
 
     /// The value, decoded. `None` where it is not a string, or one that is no text.
     pub fn text(&self) -> Option<Cow<'a, str>> {
-        decode(self.value)
+        decode(self.value())
     }
+}
+
+/// A part of a text that is UTF-8 throughout.
+fn as_text(part: &[u8]) -> &str {
+    std::str::from_utf8(part).unwrap_or_default()
 }
 
 /// Decodes a JSON string that has been checked: only half of a surrogate pair can be wrong with

@@ -5,6 +5,7 @@
 //! accepts, with two differences: nesting ends at [`MAX_DEPTH`], and the members that the filter
 //! reads may stand only once, since two parsers could read two different requests otherwise.
 
+mod block;
 mod edit;
 mod error;
 mod members;
@@ -15,13 +16,13 @@ mod value;
 use std::borrow::Cow;
 use std::ops::Range;
 
+pub(super) use block::plain_len;
 pub use edit::Edit;
 use edit::Splice;
 pub use error::BodyError;
 use members::Member;
 pub(super) use members::{Members, decode};
 use models::Models;
-pub(super) use text::plain_len;
 pub use value::MAX_DEPTH;
 
 /// What the filter needs to know of a request body. Holds spans, not a copy of the body.
@@ -84,7 +85,7 @@ impl RequestBody {
         }
         Ok(Self {
             model: model.map(Model::read).transpose()?,
-            stream: stream.is_some_and(|member| member.value == "true"),
+            stream: stream.is_some_and(|member| member.value() == "true"),
             has_odd_model,
             models,
             room: Room { at, others },
@@ -194,7 +195,7 @@ fn holds_error(json: &[u8]) -> Result<bool, BodyError> {
     // Read to the end even when found: an object cut off behind it is not one.
     while let Some(member) = members.next()? {
         found |= member.key() == Some(Cow::Borrowed("error"))
-            && !matches!(member.value, "null" | "false");
+            && !matches!(member.value(), "null" | "false");
     }
     Ok(found)
 }
@@ -324,7 +325,7 @@ mod tests {
         }
     }
 
-    /// Strings are read in blocks of eight bytes, and the rest one by one.
+    /// Strings are read in blocks, and the rest byte by byte.
     #[test]
     fn a_control_character_is_refused_wherever_it_stands_in_a_string() {
         let behind = ["", r#","b":"a string that fills more than one block""#];
@@ -351,6 +352,19 @@ mod tests {
                 let body = format!(r#"{{"model":"{before}{other}{after}"}}"#);
                 assert!(RequestBody::read(body.as_bytes()).is_ok(), "{body}");
             }
+        }
+    }
+
+    /// UTF-8 is checked in blocks.
+    #[test]
+    fn what_is_not_utf8_is_told_apart_wherever_it_stands() {
+        for at in [0, 1, 1000, 1013, 1014, 1015, 1016, 2040, 3000] {
+            let before = format!(r#"{{"user":"{}"#, "x".repeat(at));
+            let body = |bytes: &[u8]| [before.as_bytes(), bytes, b"\"}"].concat();
+            assert!(RequestBody::read(&body("模".as_bytes())).is_ok(), "{at}");
+            let offset = before.len();
+            let read = RequestBody::read(&body(b"\xe6\xa8"));
+            assert_eq!(read, Err(BodyError::NotUtf8 { offset }));
         }
     }
 
