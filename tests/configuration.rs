@@ -208,6 +208,14 @@ fn one_mistake_is_one_line() {
         ),
         (with_service(r#""cluster": "a", "models": ["gpt-4o"]"#), "services.a.models: wrong type (got a list; expected an object of model names)"),
         (
+            with_service(r#""cluster": "a", "models": {"": "gpt"}"#),
+            r#"services.a.models[""]: empty text (got ""; expected the name of a model)"#,
+        ),
+        (
+            with_service(r#""cluster": "a", "models": {"gpt\n4": "gpt"}"#),
+            r#"services.a.models["gpt\n4"]: control character (got "gpt\n4"; expected the name of a model)"#,
+        ),
+        (
             with_service(r#""cluster": "a", "models": {"gpt-4.1": ""}"#),
             r#"services.a.models["gpt-4.1"]: empty text (got ""; expected the name of a model)"#,
         ),

@@ -14,7 +14,7 @@ use crate::queries::Query;
 use crate::support::{new_folder, wait_until, watch};
 
 /// How often it reads the gateways.
-const INTERVAL: &str = "500ms";
+const INTERVAL: &str = "1s";
 
 /// A Prometheus that reads gateways as the project's own configuration says, but often. It ends when this is dropped.
 pub struct Prometheus {

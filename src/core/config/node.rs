@@ -36,8 +36,8 @@ impl Node {
         })
     }
 
-    /// A number that is the same for the same configuration, whatever the order of its keys: a `google.protobuf.Struct`
-    /// has none.
+    /// A number that is the same for the same configuration, whatever the order of its keys, which a
+    /// `google.protobuf.Struct` does not keep. Two configurations rarely have the same.
     #[must_use]
     pub fn version(&self) -> u32 {
         match self {
@@ -68,7 +68,7 @@ impl Node {
     }
 }
 
-/// FNV-1a, and a last mix: versions are added up.
+/// FNV-1a with a final mix, since the versions of the members of an object are added up.
 fn hash(seed: u32, bytes: &[u8]) -> u32 {
     let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     let hash = bytes.iter().fold(seed ^ 0x811c_9dc5, step);

@@ -47,6 +47,16 @@ impl<'a> Item<'a> {
     /// Text that is not empty and has no control characters.
     pub fn text(&self, problems: &mut Problems, expected: &str) -> Option<&'a str> {
         let text = self.any_text(problems, expected)?;
+        self.check_text(text, problems, expected)
+    }
+
+    /// The same for `text` that stands here, also as the name of a field.
+    pub fn check_text<'t>(
+        &self,
+        text: &'t str,
+        problems: &mut Problems,
+        expected: &str,
+    ) -> Option<&'t str> {
         if text.is_empty() {
             return problems.report(&self.path, "empty text", "\"\"", expected);
         }

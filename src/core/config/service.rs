@@ -149,9 +149,12 @@ fn path(item: &Item<'_>, problems: &mut Problems) -> Option<PathTemplate> {
 
 fn models(item: &Item<'_>, problems: &mut Problems) -> Option<HashMap<String, Rc<str>>> {
     let entries = item.entries(problems, "an object of model names");
+    let expected = "the name of a model";
     let names = entries.iter().filter_map(|(requested, item)| {
-        let known = item.text(problems, "the name of a model")?;
-        Some(((*requested).to_owned(), known.into()))
+        // Names that metrics and logs may show.
+        let requested = item.check_text(requested, problems, expected)?;
+        let known = item.text(problems, expected)?;
+        Some((requested.to_owned(), known.into()))
     });
     Some(names.collect())
 }

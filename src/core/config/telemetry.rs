@@ -1,10 +1,10 @@
-//! `telemetry`: what the filter tells of a request, beyond its metrics.
+//! `telemetry`: what the filter records of requests only where it is asked to.
 
 use super::reader::{Item, Problems};
 
 const FIELDS: &[&str] = &["access_log", "token_usage"];
 
-/// What the filter tells of a request, beyond its metrics. Each costs every request some time.
+/// What the filter records of requests only where it is asked to. Each costs every request some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Telemetry {
     /// What happened is written into filter state, for access logs and traces.
