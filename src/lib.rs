@@ -5,10 +5,10 @@
 //!
 //! - [`core`] is pure. It knows what a request says and asks for (`request`, `wish`, `admission`), where it may
 //!   go (`config`, `plan`), what changes on the way there (`fit`), what an answer means (`judge`, `outcome`,
-//!   `sse`, `provider_error`) and how long to wait for it (`watch`), what was tried and what is next
-//!   (`progress`, `trail`), what to do (`fallback`), which services to skip (`cooldown`), what one filter tells
-//!   another (`handoff`), and what to tell a client that gets no answer (`reply`). It has no host, no clock and no
-//!   log.
+//!   `sse`, `provider_error`, `retry_after`), how many tokens it took (`usage`) and how long to wait for it (`watch`),
+//!   what was tried and what is next (`progress`, `trail`), what to do (`fallback`), what became of it all (`result`),
+//!   which services to skip (`cooldown`), what one filter tells another (`handoff`), and what to tell a client that
+//!   gets no answer (`reply`). It has no host, no clock and no log.
 //! - [`envoy`] is the adapter, and the only place that names `proxy_wasm`. It turns Envoy's callbacks
 //!   into events, and carries out the effects that the core decides on.
 //!

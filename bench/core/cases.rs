@@ -123,6 +123,7 @@ fn hand_over() -> Box<dyn FnMut()> {
         added: 0..0,
         body_len: 1000,
         hops: None,
+        tells_all: false,
         original: PackedHeaders::pack(&headers()),
     };
     Box::new(move || {

@@ -1,8 +1,8 @@
-//! Finds where a JSON string may end, many bytes at once: at its quote, an escape or a control character.
+//! Finds what ends a stretch of JSON, many bytes at once.
 
-/// How many bytes of a string can be passed over, up to such a place.
+/// How many bytes of a string can be passed over: up to its quote, an escape or a control character.
 #[inline]
-pub(in crate::core) fn plain_len(bytes: &[u8]) -> usize {
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let (blocks, tail) = bytes.as_chunks();
     for (index, block) in blocks.iter().enumerate() {
         if let Some(at) = first_end(block) {
@@ -11,6 +11,23 @@ pub(in crate::core) fn plain_len(bytes: &[u8]) -> usize {
     }
     let rest = tail.iter().take_while(|byte| !is_end(**byte)).count();
     blocks.len() * BLOCK + rest
+}
+
+/// How many bytes outside of strings can be passed over, in blocks: up to a quote or a bracket. Where a block may have
+/// one, its bytes are to be looked at.
+pub(super) fn dull_len(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quotes = zeros(word ^ (0x22 * EACH));
+        // These bits make 0x7f of all four brackets, and of `Y`, `y`, `_` and DEL, which no JSON has outside of strings.
+        let brackets = zeros((word | (0x26 * EACH)) ^ (0x7f * EACH));
+        let ends = quotes | brackets;
+        if ends != 0 {
+            return index * 8 + ends.trailing_zeros() as usize / 8;
+        }
+    }
+    words.len() * 8
 }
 
 fn is_end(byte: u8) -> bool {
@@ -49,7 +66,6 @@ const BLOCK: usize = 8;
 #[cfg(not(target_feature = "simd128"))]
 #[inline]
 fn first_end(block: &[u8; BLOCK]) -> Option<usize> {
-    const EACH: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(*block);
     // As above. The lowest bit that is set is the top bit of the first byte that ends; bits above it mean nothing,
     // as the subtractions borrow across bytes.
@@ -59,4 +75,12 @@ fn first_end(block: &[u8; BLOCK]) -> Option<usize> {
         0 => None,
         ends => Some(ends.trailing_zeros() as usize / 8),
     }
+}
+
+/// A one in each byte.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// The lowest bit that is set is the top bit of the first byte that is zero. Bits above it mean nothing.
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(EACH) & !word & (0x80 * EACH)
 }

@@ -289,7 +289,7 @@ impl Exchange {
     }
 
     /// The attempt that has ended since this was last asked. No step ends two.
-    pub fn tell_ended(&mut self) -> Option<EndedAttempt> {
+    pub fn take_ended(&mut self) -> Option<EndedAttempt> {
         self.ended.take()
     }
 
@@ -299,15 +299,15 @@ impl Exchange {
         self.attempt_began
     }
 
-    /// How long after the request that was.
+    /// From the beginning of the request to that of the attempt under way, or of the last one.
     #[must_use]
     pub fn delay(&self) -> Duration {
         self.attempt_began.saturating_sub(self.began)
     }
 
-    /// What the attempts say about the health of their services. Each is told once.
-    pub fn tell_reports(&mut self) -> Vec<Report> {
-        self.progress.tell_reports()
+    /// What the attempts say about the health of their services, each once.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        self.progress.take_reports()
     }
 
     /// Whether the request may have to be sent by a callout yet.
@@ -399,12 +399,11 @@ impl Exchange {
             self.plan.fallback(),
         );
         let took = now.saturating_sub(self.attempt_began);
-        let is_good = matches!(verdict.outcome, Outcome::Status(..400));
         self.ended = Some(EndedAttempt {
             number: self.progress.current(),
             outcome: verdict.outcome,
             took,
-            goes_on: is_good && !ended.fails && self.is_routed(),
+            is_passing: ended.is_good() && self.is_routed(),
         });
         let room = Room {
             left: self.left(now),

@@ -23,6 +23,8 @@ pub struct Handoff {
     pub body_len: usize,
     /// How often the request came through, with this time, where that is counted.
     pub hops: Option<u32>,
+    /// The request filter is to be told of a good answer, too, how far the request has come.
+    pub tells_all: bool,
     /// The request headers as the client sent them.
     pub original: PackedHeaders,
 }
@@ -64,8 +66,14 @@ impl Handoff {
         let deadline = self.deadline.unwrap_or_default().as_millis();
         let deadline = u64::try_from(deadline).unwrap_or(u64::MAX);
         put_u64(&mut out, deadline);
-        let hops = self.hops.unwrap_or_default() as usize;
-        for number in [self.added.start, self.added.end, self.body_len, hops] {
+        let numbers = [
+            self.added.start,
+            self.added.end,
+            self.body_len,
+            self.hops.unwrap_or_default() as usize,
+            usize::from(self.tells_all),
+        ];
+        for number in numbers {
             put_number(&mut out, number);
         }
         out.extend_from_slice(&self.original.0);
@@ -87,6 +95,7 @@ impl Handoff {
             added,
             body_len,
             hops: Some(hops).filter(|hops| *hops > 0),
+            tells_all: take_number(rest)? > 0,
             original: PackedHeaders(rest.to_vec()),
         })
     }

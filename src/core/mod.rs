@@ -5,6 +5,7 @@
 //! out as a value.
 
 pub mod admission;
+mod block;
 mod bytes;
 pub mod config;
 pub mod cooldown;

@@ -179,9 +179,13 @@ impl Ended {
             fails: rules.is_some_and(|rules| fails(outcome, error, rules)),
         }
     }
-}
 
-impl Ended {
+    /// Whether the answer is one that the client asked for: no error by its status, and none by the rules.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        matches!(self.outcome, Outcome::Status(..400)) && !self.fails
+    }
+
     /// Whether it says that the service is not well, and not only that this request is none for it.
     #[must_use]
     pub fn is_unhealthy(&self) -> bool {

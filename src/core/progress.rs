@@ -148,7 +148,7 @@ impl Progress {
     }
 
     /// What the attempts say about the health of their services, and was not told before.
-    pub fn tell_reports(&mut self) -> Vec<Report> {
+    pub fn take_reports(&mut self) -> Vec<Report> {
         let untold = self.reports.iter().skip(self.told).cloned().collect();
         self.told = self.reports.len();
         untold

@@ -43,13 +43,14 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Why the filter answers with an error itself.
+    /// Why the filter refuses the request; `None`: it does not, but no service answered.
     #[must_use]
-    pub fn refusal(&self) -> Refusal {
+    pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Denied(_) | Self::Unreadable => Refusal::Denied,
-            Self::Loop => Refusal::Loop,
-            Self::Body(_) | Self::Header(_) | Self::NoAnswer(_) => Refusal::BadRequest,
+            Self::Body(_) | Self::Header(_) => Some(Refusal::BadRequest),
+            Self::Denied(_) | Self::Unreadable => Some(Refusal::Denied),
+            Self::Loop => Some(Refusal::Loop),
+            Self::NoAnswer(_) => None,
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum RequestResult {
     Intercepted,
     /// The filter answered with an error.
     Refused(Refusal),
+    /// The request went to its primary unread.
+    Skipped(Skip),
     /// The client left before there was an answer.
     Gone,
 }
@@ -35,6 +37,17 @@ pub enum Refusal {
     Loop,
 }
 
+/// Why a request to a Model API goes to its primary unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// The body is larger than `max_body_bytes`.
+    TooLarge,
+    /// `content-encoding` says that the body is compressed.
+    Compressed,
+    /// The body is not JSON by its `content-type`.
+    NotJson,
+}
+
 /// An attempt that has ended, as metrics count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedAttempt {
@@ -42,10 +55,10 @@ pub struct EndedAttempt {
     pub number: usize,
     /// How it ended.
     pub outcome: Outcome,
-    /// How long it took, up to the first packet where its answer goes on.
+    /// How long it took, up to the first packet where its answer passes.
     pub took: Duration,
-    /// Its answer is good, and goes on to the client while it comes.
-    pub goes_on: bool,
+    /// Its answer is good, and passes on to the client as it comes.
+    pub is_passing: bool,
 }
 
 impl RequestResult {
@@ -58,24 +71,38 @@ impl RequestResult {
             Self::Failed { .. } => "failed",
             Self::Intercepted => "intercepted",
             Self::Refused(_) => "refused",
+            Self::Skipped(_) => "skipped",
             Self::Gone => "gone",
         }
     }
 
-    /// What more there is to say, as a label.
+    /// What more there is to say, as a label. Empty: nothing.
     #[must_use]
-    pub fn reason(self) -> Option<&'static str> {
+    pub fn reason(self) -> &'static str {
         match self {
             Self::Failed {
                 with_fallback: true,
-            } => Some("fallback_failed"),
+            } => "fallback_failed",
             Self::Failed {
                 with_fallback: false,
-            } => Some("no_fallback"),
-            Self::Refused(Refusal::BadRequest) => Some("bad_request"),
-            Self::Refused(Refusal::Denied) => Some("denied"),
-            Self::Refused(Refusal::Loop) => Some("loop"),
-            _ => None,
+            } => "no_fallback",
+            Self::Refused(Refusal::BadRequest) => "bad_request",
+            Self::Refused(Refusal::Denied) => "denied",
+            Self::Refused(Refusal::Loop) => "loop",
+            Self::Skipped(reason) => reason.label(),
+            Self::Primary | Self::Fallback | Self::Intercepted | Self::Gone => "",
+        }
+    }
+}
+
+impl Skip {
+    /// The reason as metrics and the trail have it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Compressed => "compressed",
+            Self::NotJson => "not_json",
         }
     }
 }

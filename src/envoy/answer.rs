@@ -4,7 +4,7 @@ use proxy_wasm::types::MapType;
 
 use super::host;
 use crate::core::fit::Header;
-use crate::core::outcome::Origin;
+use crate::core::outcome::{Origin, Outcome};
 use crate::core::reply::Reply;
 use crate::core::trail::Trail;
 
@@ -23,12 +23,13 @@ const TRANSPORT: [&[u8]; 4] = [
 ];
 
 /// The same, since a service took too long.
-const TIMEOUT: [&[u8]; 5] = [
+const TIMEOUT: [&[u8]; 6] = [
     b"upstream_response_timeout",
     b"response_timeout",
     b"upstream_per_try_timeout",
     b"upstream_max_stream_duration_reached",
     b"stream_idle_timeout",
+    b"max_duration_timeout",
 ];
 
 /// Who made the routed answer. Only while a response is under way.
@@ -62,11 +63,18 @@ fn origin(code_details: &[u8]) -> Origin {
     }
 }
 
-/// Whether the routed answer broke off while it was held, and Envoy has answered past all filters. At the end of a
-/// stream, which without that ends since the client left.
+/// How a stream ended that has had no answer yet, where Envoy has answered past all filters: a held answer broke off,
+/// or one of Envoy's own times is used up. `None`: the client left, which Envoy says last of all.
 #[must_use]
-pub fn is_broken() -> bool {
-    origin(&code_details()) == Origin::Transport
+pub fn broken_off() -> Option<Outcome> {
+    let details = code_details();
+    match origin(&details) {
+        Origin::Transport => Some(Outcome::Reset),
+        Origin::Timeout => Some(Outcome::RequestTimeout),
+        // A held answer is larger than Envoy's buffer.
+        _ if details == b"response_payload_too_large" => Some(Outcome::Reset),
+        _ => None,
+    }
 }
 
 /// Who made the answer of a callout. Envoy's router adds `x-envoy-upstream-service-time` to what

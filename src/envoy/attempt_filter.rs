@@ -15,6 +15,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::answer::{self, ATTEMPTS_HEADER, SERVICE_HEADER};
 use super::attempts::Attempts;
 use super::host;
+use super::lines;
 use super::router::{self, NOT_MADE, RETRY_HEADER};
 use crate::core::fit::Header;
 use crate::core::handoff::Handoff;
@@ -47,7 +48,7 @@ pub struct Attempt {
     response_size: usize,
     /// The answer was judged, or none is awaited.
     is_decided: bool,
-    /// A good answer goes on to the client.
+    /// A good answer passes on to the client.
     is_passing: bool,
     /// The deadline that the timer has for this attempt.
     due: Option<Duration>,
@@ -198,11 +199,12 @@ impl Attempt {
             return refuse();
         };
         if made > 1 {
-            self.attempts
-                .on_attempt(self.watch.began(), self.plan(), &self.progress);
             self.fit_headers(step, &original);
             self.request.changes_body = !end && self.changes_body();
             self.rest();
+            if self.request.rests_until.is_none() {
+                self.begins();
+            }
         }
         match self.holds_request() {
             true => Action::Pause,
@@ -218,6 +220,18 @@ impl Attempt {
             self.request.rests_until = Some(began + wait);
             self.update_due(began);
         }
+    }
+
+    /// The attempt begins, and is not the first of its request.
+    fn begins(&self) {
+        let Attempts { metrics, lines, .. } = &*self.attempts;
+        lines::on_attempt(
+            metrics,
+            lines,
+            self.watch.began(),
+            self.plan(),
+            &self.progress,
+        );
     }
 
     fn holds_request(&self) -> bool {
@@ -242,6 +256,7 @@ impl Attempt {
         if self.request.rests_until.is_some_and(|until| until <= now) {
             self.request.rests_until = None;
             self.watch = Watch::new(self.plan(), now);
+            self.begins();
             if !self.request.changes_body {
                 host::resume_request();
             }
@@ -314,6 +329,10 @@ impl Attempt {
 
     /// Asks for a retry, or lets the answer go on with the two headers.
     fn decide(&mut self, now: Duration, verdict: &Verdict) -> Action {
+        if self.is_cut() {
+            self.is_decided = true;
+            return Action::Continue;
+        }
         let map = MapType::HttpResponseHeaders;
         let delay = self.progress.took() + self.progress.wait();
         if self.end(now, verdict) {
@@ -326,15 +345,26 @@ impl Attempt {
         let service = service.map(|service| service.name.as_str());
         answer::tell(self.progress.trail(), service);
         self.count_request(delay);
-        let config = &self.attempts.config;
-        let reports = config.cooldown.is_some() && self.progress.has_reports();
-        if reports || config.telemetry.is_on() {
+        let cools = self.attempts.config.cooldown.is_some();
+        if self.handoff.tells_all || (cools && self.progress.has_reports()) {
             router::set_progress(&self.progress);
         }
         Action::Continue
     }
 
-    /// The answer goes to the client, so what became of the request is known. Its attempt began so long after it.
+    /// Whether the request filter has ended this attempt before its answer came, and goes on by callouts. Envoy ends it
+    /// with the request only. Asked only where it can be, since it costs a host call: the request filter keeps the time
+    /// that is reserved for the next service, and the first packet of an answer that is held.
+    fn is_cut(&self) -> bool {
+        let plan = self.plan();
+        let has_reserve = plan
+            .fallback()
+            .is_some_and(|rules| !rules.reserve.is_zero());
+        (has_reserve || plan.delivers_complete()) && router::is_taken_over()
+    }
+
+    /// The answer goes to the client, so what became of the request is known. `delay`: from the beginning of the request to
+    /// that of this attempt.
     fn count_request(&self, delay: Duration) {
         let (api, result) = (&self.plan().api().name, self.progress.result());
         self.attempts.metrics.request(api, result);
@@ -345,6 +375,10 @@ impl Attempt {
 
     /// Ends an attempt whose answer has begun, and goes no further. Its held headers become those of a failure.
     fn give_up(&mut self, now: Duration, outcome: Outcome) {
+        if self.is_cut() {
+            self.is_decided = true;
+            return;
+        }
         self.end(now, &outcome.into());
         host::set_header(MapType::HttpResponseHeaders, ":status", b"504");
         self.ask_for_retry(outcome);
@@ -359,7 +393,7 @@ impl Attempt {
         host::remove_header(map, SERVICE_HEADER);
     }
 
-    /// The attempt ended without an answer.
+    /// The attempt is over: its answer has ended, or none came.
     fn on_end(&mut self) {
         let now = host::now();
         if let Some(step) = self.step().filter(|_| self.is_passing) {
@@ -402,25 +436,24 @@ impl Attempt {
             random: now.as_nanos() as u64,
         };
         let number = self.progress.current();
-        let goes_on = self.progress.end(&self.handoff.plan, ended, took, room);
-        let is_good = matches!(verdict.outcome, Outcome::Status(..400)) && !ended.fails;
-        self.is_passing = is_good;
+        let has_next = self.progress.end(&self.handoff.plan, ended, took, room);
+        self.is_passing = ended.is_good();
         let ended = EndedAttempt {
             number,
             outcome: verdict.outcome,
             took,
-            goes_on: is_good,
+            is_passing: self.is_passing,
         };
         self.attempts.metrics.attempt(self.plan(), &ended);
         // An answer that goes to the client says all of it in its headers.
-        if goes_on || !verdict.outcome.is_from_service() {
+        if has_next || !verdict.outcome.is_from_service() {
             router::set_progress(&self.progress);
         }
         let next = self.step().and_then(|step| step.service.as_ref());
-        if let Some(service) = next.filter(|_| goes_on) {
+        if let Some(service) = next.filter(|_| has_next) {
             router::set_cluster(&service.cluster);
         }
-        goes_on
+        has_next
     }
 
     /// What the time of the answer is kept for, once its headers are held: an answer that has begun can be ended here,

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -13,8 +12,7 @@ use super::lines::Lines;
 use super::metrics::Metrics;
 use super::router;
 use crate::core::config::Config;
-use crate::core::plan::{Plan, Step};
-use crate::core::progress::Progress;
+use crate::core::plan::Step;
 
 /// What the attempt filters of one worker share.
 pub struct Attempts {
@@ -63,13 +61,6 @@ impl Attempts {
             }
         }
         self.timer.after_tick(now, false);
-    }
-
-    /// An attempt begins that is not the first of its request.
-    pub fn on_attempt(&self, now: Duration, plan: &Plan, progress: &Progress) {
-        if self.metrics.next_attempt(plan, progress) {
-            self.lines.next_attempt(now, plan, progress);
-        }
     }
 
     /// Whether Envoy sent an attempt where the plan wants it. Tells once what is wrong if not: it is

@@ -85,7 +85,7 @@ impl Cooling {
     pub fn refresh(&self) -> bool {
         let (table, now) = (self.read(), host::wall_now());
         self.metrics
-            .refresh(&|service| table.cooling_until(service, now).is_some())
+            .show(&|service| table.cooling_until(service, now).is_some())
     }
 
     fn tell(&self, service: &str, change: Change) {

@@ -172,7 +172,7 @@ pub fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
     hostcalls::define_metric(kind, name).ok()
 }
 
-/// Sets a gauge that all workers share.
+/// Sets a gauge, or adds a value to a histogram. All workers share it.
 pub fn set_metric(id: u32, value: u64) {
     note("set_metric", hostcalls::record_metric(id, value));
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
+use super::metrics::Metrics;
 use crate::core::config::Service;
 use crate::core::plan::Plan;
 use crate::core::progress::Progress;
@@ -32,12 +33,25 @@ impl fmt::Display for LeftOut {
     }
 }
 
+/// An attempt begins: counted and logged, where it is a retry or a fallback.
+pub fn on_attempt(
+    metrics: &Metrics,
+    lines: &Lines,
+    now: Duration,
+    plan: &Plan,
+    progress: &Progress,
+) {
+    if metrics.next_attempt(plan, progress) {
+        lines.next_attempt(now, plan, progress);
+    }
+}
+
 impl Lines {
     /// The most lines in a second. The metrics count what is left out here.
     pub const MAX_PER_SECOND: u32 = 10;
 
     /// An attempt begins, at a fallback service or at the same one again.
-    pub fn next_attempt(&self, now: Duration, plan: &Plan, progress: &Progress) {
+    fn next_attempt(&self, now: Duration, plan: &Plan, progress: &Progress) {
         let (Some(step), Some(left_out)) = (plan.step(progress.current()), self.take(now)) else {
             return;
         };

@@ -8,34 +8,18 @@ use super::stats::Stats;
 use crate::core::plan::{Plan, Step};
 use crate::core::progress::Progress;
 use crate::core::result::{EndedAttempt, RequestResult};
+use crate::core::trail::COOLING;
 
-/// Why a request to a Model API goes to its primary unread.
-#[derive(Debug, Clone, Copy)]
-pub enum Skip {
-    /// The body is larger than `max_body_bytes`.
-    TooLarge,
-    /// `content-encoding` says that the body is compressed.
-    Compressed,
-    /// The body is not JSON by its `content-type`.
-    NotJson,
-}
+/// The outcome of an attempt whose client left.
+pub const CANCELLED: &str = "cancelled";
 
-impl Skip {
-    /// The reason as metrics and the trail have it.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::Compressed => "compressed",
-            Self::NotJson => "not_json",
-        }
-    }
-}
-
-/// The metrics of one worker.
+/// What one worker counts and times, in one role.
 #[derive(Debug)]
-pub struct Metrics {
-    stats: Stats,
+pub struct Metrics(Stats);
+
+/// How much a worker has under way.
+#[derive(Debug)]
+pub struct Load {
     /// Requests that the filter acts on at the moment.
     pub active_requests: Gauge,
     /// Callouts under way.
@@ -53,13 +37,18 @@ pub struct Gauge {
     told: Cell<i64>,
 }
 
-/// The metrics of services that cool. All workers know the same of a service, so that each sets the whole value:
-/// the one that speaks last is right.
+/// The metrics of services that cool. Workers share what they know of a service, so each sets the whole value, and the
+/// last to write is right.
 #[derive(Debug)]
 pub struct CoolingMetrics {
     stats: Stats,
-    services: Vec<String>,
-    /// Whether a gauge may be 1.
+    services: Vec<CoolingService>,
+}
+
+#[derive(Debug)]
+struct CoolingService {
+    name: String,
+    /// Whether its gauge may be 1.
     told: Cell<bool>,
 }
 
@@ -70,51 +59,35 @@ impl Metrics {
         let stats = Stats::default();
         let version = configuration_version.into();
         stats.set("configuration_version", &[("role", role)], version);
-        Self {
-            active_requests: Gauge::new(&stats, "active_requests"),
-            active_calls: Gauge::new(&stats, "active_calls"),
-            deadlines: Gauge::new(&stats, "deadlines"),
-            memory: Gauge::new(&stats, "memory_bytes"),
-            stats,
-        }
+        Self(stats)
     }
 
     /// What became of a request.
     pub fn request(&self, api: &str, result: RequestResult) {
-        self.count_request(api, result.label(), result.reason());
-    }
-
-    /// A request to a Model API that goes to its primary unread.
-    pub fn skipped(&self, api: &str, reason: Skip) {
-        self.count_request(api, "skipped", Some(reason.label()));
-    }
-
-    fn count_request(&self, api: &str, result: &str, reason: Option<&str>) {
         let labels = [
             ("model_api", api),
-            ("result", result),
-            ("reason", reason.unwrap_or_default()),
+            ("result", result.label()),
+            ("reason", result.reason()),
         ];
-        let known = labels.get(..2 + usize::from(reason.is_some()));
-        self.stats.add("requests", known.unwrap_or_default(), 1);
+        self.0.add("requests", &labels, 1);
     }
 
     /// Another service than the primary answered well, so long after the request began.
     pub fn fallback_delay(&self, api: &str, delay: Duration) {
-        self.stats
+        self.0
             .record("fallback_delay_ms", &[("model_api", api)], delay);
     }
 
-    /// An attempt begins that is not at the primary, or not the first there. False: it is no such attempt.
+    /// Counts an attempt that begins, where it is a retry or a fallback. False where it is neither.
     pub fn next_attempt(&self, plan: &Plan, progress: &Progress) -> bool {
         let (name, reason) = match progress.last().map(|ended| ended.outcome.label()) {
             Some(reason) if progress.is_repeat() => ("retries", reason),
             Some(reason) => ("fallbacks", reason),
-            None if progress.is_elsewhere() => ("fallbacks", "cooling"),
+            None if progress.is_elsewhere() => ("fallbacks", COOLING),
             None => return false,
         };
         let labels = [("model_api", plan.api().name.as_str()), ("reason", reason)];
-        self.stats.add(name, &labels, 1);
+        self.0.add(name, &labels, 1);
         true
     }
 
@@ -124,24 +97,24 @@ impl Metrics {
             return;
         };
         self.count_attempt(step, ended.outcome.label());
-        if !ended.goes_on {
+        if !ended.is_passing {
             self.attempt_time(step, ended.took);
-        } else if !plan.delivers_complete() {
+        } else if plan.fallback().is_some() && !plan.delivers_complete() {
             let labels = [("model_service", step.name())];
-            self.stats.record("first_packet_ms", &labels, ended.took);
+            self.0.record("first_packet_ms", &labels, ended.took);
         }
     }
 
     /// The last byte of an attempt has come.
     pub fn attempt_time(&self, step: &Step, took: Duration) {
         let labels = [("model_service", step.name())];
-        self.stats.record("attempt_ms", &labels, took);
+        self.0.record("attempt_ms", &labels, took);
     }
 
     /// How an attempt ended.
     pub fn count_attempt(&self, step: &Step, outcome: &'static str) {
         let labels = [("model_service", step.name()), ("outcome", outcome)];
-        self.stats.add("attempts", &labels, 1);
+        self.0.add("attempts", &labels, 1);
     }
 
     /// An answer took so many tokens. `model` is a name from the configuration.
@@ -152,12 +125,24 @@ impl Metrics {
             // It may hold dots, so it is always the last.
             ("model", model),
         ];
-        self.stats.add("tokens", &labels, count);
+        self.0.add("tokens", &labels, count);
     }
 
     /// An answer to a callout that nobody waits for.
     pub fn unknown_answer(&self) {
-        self.stats.add("unknown_answers", &[], 1);
+        self.0.add("unknown_answers", &[], 1);
+    }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        let stats = Stats::default();
+        Self {
+            active_requests: Gauge::new(&stats, "active_requests"),
+            active_calls: Gauge::new(&stats, "active_calls"),
+            deadlines: Gauge::new(&stats, "deadlines"),
+            memory: Gauge::new(&stats, "memory_bytes"),
+        }
     }
 }
 
@@ -189,15 +174,19 @@ impl CoolingMetrics {
     /// For these services.
     #[must_use]
     pub fn new(services: Vec<String>) -> Self {
+        let services = services.into_iter().map(|name| CoolingService {
+            name,
+            // A worker that ended badly may have left it at 1.
+            told: Cell::new(true),
+        });
         let metrics = Self {
             stats: Stats::default(),
-            services,
-            // By a worker that was here before, and did not end well.
-            told: Cell::new(true),
+            services: services.collect(),
         };
-        // From nothing to 1 would be no growth to Prometheus.
-        let services = metrics.services.iter();
-        services.for_each(|service| metrics.count_cooldowns(service, 0));
+        // Prometheus sees growth only in a counter that was there before.
+        for service in &metrics.services {
+            metrics.count_cooldowns(&service.name, 0);
+        }
         metrics
     }
 
@@ -211,25 +200,20 @@ impl CoolingMetrics {
         self.stats.add("cooldowns", &labels, count);
     }
 
-    /// As [`CoolingMetrics::show`], where there is anything to tell: most of the time there is not.
-    /// Returns whether a service cools.
-    pub fn refresh(&self, cools: &dyn Fn(&str) -> bool) -> bool {
-        let any = self.services.iter().any(|service| cools(service));
-        if any || self.told.get() {
-            self.show(cools);
+    /// Sets the gauge of each service that cools to 1, and of each that has ceased to cool to 0. Returns whether one
+    /// cools.
+    pub fn show(&self, cools: &dyn Fn(&str) -> bool) -> bool {
+        let mut any = false;
+        for service in &self.services {
+            let cools = cools(&service.name);
+            any |= cools;
+            // A 1 is told again and again: another worker may have gone, and taken it back.
+            if service.told.replace(cools) || cools {
+                let labels = [("model_service", service.name.as_str())];
+                self.stats.set("cooling", &labels, u64::from(cools));
+            }
         }
         any
-    }
-
-    /// Sets the gauge of each service: 1 while it cools, 0 while it does not.
-    pub fn show(&self, cools: &dyn Fn(&str) -> bool) {
-        self.told.set(false);
-        for service in &self.services {
-            let cools = cools(service);
-            self.told.set(self.told.get() || cools);
-            let labels = [("model_service", service.as_str())];
-            self.stats.set("cooling", &labels, u64::from(cools));
-        }
     }
 }
 

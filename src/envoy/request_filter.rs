@@ -9,7 +9,6 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::access_log::Entry;
 use super::answer::Answer;
 use super::host;
-use super::metrics::Skip;
 use super::router;
 use super::stream::{Original, Stream};
 use super::tokens;
@@ -23,7 +22,7 @@ use crate::core::handoff::{Handoff, PackedHeaders};
 use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::{BodyError, Edit, RequestBody};
-use crate::core::result::RequestResult;
+use crate::core::result::{RequestResult, Skip};
 
 /// One HTTP stream, matched or not.
 pub struct RequestFilter {
@@ -103,13 +102,7 @@ impl RequestFilter {
         if let Err(problem) = self.head(&head).admit_unread(unread.step().name()) {
             return self.refuse(&head, &problem);
         }
-        self.worker.metrics.skipped(&api.name, reason);
-        self.write_log_entry(&Entry {
-            api: &api.name,
-            result: "skipped",
-            reason: reason.label(),
-            ..Entry::default()
-        });
+        self.record(&api.name, RequestResult::Skipped(reason));
         tokens::refuse_compression(self.worker.config.telemetry, &mut head.headers);
         fit_headers(unread.step(), &head);
         if self.worker.by_router {
@@ -120,21 +113,25 @@ impl RequestFilter {
     }
 
     fn refuse(&mut self, head: &Incoming, problem: &Problem) -> Action {
-        if let Some(api) = head.candidates.unread() {
-            let result = RequestResult::Refused(problem.refusal());
-            self.worker.metrics.request(&api.name, result);
-            self.write_log_entry(&Entry {
-                api: &api.name,
-                result: result.label(),
-                reason: result.reason().unwrap_or_default(),
-                ..Entry::default()
-            });
+        if let (Some(api), Some(refusal)) = (head.candidates.unread(), problem.refusal()) {
+            self.record(&api.name, RequestResult::Refused(refusal));
         }
         let reply = Reply::new(Shape::of_path(&head.path), problem);
         let answer = Answer::from(reply);
         self.phase = Phase::Answered;
         host::reply(answer.status, &answer.headers, &answer.body);
         Action::Pause
+    }
+
+    /// Tells metrics and access logs what became of a request that was not planned.
+    fn record(&self, api: &str, result: RequestResult) {
+        self.worker.metrics.request(api, result);
+        self.write_log_entry(&Entry {
+            api,
+            result: result.label(),
+            reason: result.reason(),
+            ..Entry::default()
+        });
     }
 
     fn write_log_entry(&self, entry: &Entry<'_>) {
@@ -190,7 +187,6 @@ impl RequestFilter {
         let effect = exchange.start(now, self.worker.by_router);
         if effect == Effect::Pass {
             self.send(&exchange, &parsed, &body, &head);
-            self.worker.on_attempt(now, &exchange);
         }
         let shape = Shape::of_path(&head.path);
         let original = Original {
@@ -209,10 +205,7 @@ impl RequestFilter {
         );
         let stream = self.worker.admit(now, self.id, stream);
         self.phase = Phase::Acting(Rc::clone(&stream));
-        match effect {
-            Effect::Pass => Action::Continue,
-            effect => stream.borrow_mut().begin(now, effect),
-        }
+        stream.borrow_mut().begin(now, effect)
     }
 
     /// Lets the request go along Envoy's route, fitted to the service at its end.
@@ -227,7 +220,8 @@ impl RequestFilter {
             fit_body(edit, body, head);
         }
         if exchange.is_by_router() {
-            hand_to_router(plan, edit.as_ref(), head);
+            let tells_all = self.worker.config.telemetry.is_on();
+            hand_to_router(plan, edit.as_ref(), head, tells_all);
         }
         if self.worker.by_router {
             choose_cluster(first);
@@ -406,7 +400,7 @@ fn fit_headers(step: &Step, head: &Incoming) {
 }
 
 /// Leaves the attempts of a plan to Envoy's router and the attempt filters.
-fn hand_to_router(plan: &Plan, edit: Option<&Edit>, head: &Incoming) {
+fn hand_to_router(plan: &Plan, edit: Option<&Edit>, head: &Incoming, tells_all: bool) {
     let total_timeout = plan.total_timeout();
     let handoff = Handoff {
         plan: plan.clone(),
@@ -414,6 +408,7 @@ fn hand_to_router(plan: &Plan, edit: Option<&Edit>, head: &Incoming) {
         added: edit.map_or(0..0, Edit::added),
         body_len: edit.map_or(head.size, |edit| edit.len_after(head.size)),
         hops: head.hops,
+        tells_all,
         original: PackedHeaders::pack(&head.headers),
     };
     router::hand_over(&handoff, &head.headers);

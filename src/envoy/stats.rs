@@ -12,7 +12,7 @@ use proxy_wasm::types::MetricType;
 use super::host;
 
 /// A label and its value: one of a fixed set of words, or a name from the configuration, and never anything that a
-/// client sent. Envoy keeps every metric for good.
+/// client sent. Envoy never drops a metric, so there must be a limit to them. A label with an empty value is left out.
 pub type Label<'a> = (&'a str, &'a str);
 
 /// The metrics of one worker.
@@ -32,7 +32,7 @@ impl Stats {
         }
     }
 
-    /// Sets a gauge that all workers know the same of.
+    /// Sets a gauge that all workers have the same value for.
     pub fn set(&self, name: &str, labels: &[Label<'_>], value: u64) {
         if let Some(id) = self.id(MetricType::Gauge, name, labels) {
             host::set_metric(id, value);
@@ -57,7 +57,7 @@ impl Stats {
         whole.clear();
         whole.push_str("ai_fallback.");
         whole.push_str(name);
-        for (label, value) in labels {
+        for (label, value) in labels.iter().filter(|(_, value)| !value.is_empty()) {
             for part in [".", label, "=", value] {
                 whole.push_str(part);
             }

@@ -8,12 +8,13 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::access_log::Entry;
 use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
 use super::host::{self, Token};
+use super::metrics::CANCELLED;
 use super::router::{self, RETRY_HEADER};
 use super::tokens::{Account, Meter};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
-use crate::core::outcome::{Origin, Outcome};
+use crate::core::outcome::Origin;
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
 use crate::core::result::RequestResult;
@@ -57,8 +58,10 @@ pub struct Stream {
     call: Option<Token>,
     /// The deadline that the worker has for this stream.
     due: Option<Duration>,
-    /// A good routed answer goes on to the client.
+    /// A good routed answer passes on to the client.
     is_passing: bool,
+    /// How many attempts had ended when one was last told to begin. In router mode it may be made by a callout then.
+    told_at: Option<usize>,
 }
 
 impl Stream {
@@ -84,14 +87,27 @@ impl Stream {
             call: None,
             due: None,
             is_passing: false,
+            told_at: None,
         };
         stream.update_deadline(now);
         stream
     }
 
-    /// Carries out what the request begins with, where that is not Envoy's route.
+    /// Carries out what the request begins with. `Pass`: it goes along Envoy's route.
     pub fn begin(&mut self, now: Duration, effect: Effect) -> Action {
+        if effect == Effect::Pass {
+            self.on_attempt(now);
+            return Action::Continue;
+        }
         self.carry_out(now, effect)
+    }
+
+    /// An attempt begins.
+    fn on_attempt(&mut self, now: Duration) {
+        let ended = self.exchange.progress().made();
+        if self.told_at.replace(ended) != Some(ended) {
+            self.worker.on_attempt(now, &self.exchange);
+        }
     }
 
     /// The headers of the routed answer came.
@@ -149,7 +165,7 @@ impl Stream {
             self.exchange.step(now, &Event::Settled);
             self.begin_to_measure();
             self.report();
-            // The attempt filter has counted it.
+            // The attempt filter has counted the request; only the access log is left.
             self.write_log_entry(self.exchange.progress().result());
             self.update_deadline(now);
             return Action::Continue;
@@ -226,7 +242,7 @@ impl Stream {
         }
     }
 
-    /// The answer is settled: from here on it is read.
+    /// The answer is settled: its token usage is read from here on.
     fn begin_to_measure(&mut self) {
         let ended = self.exchange.progress().last();
         self.meter = ended.and_then(|ended| Meter::of(self.worker.config.telemetry, ended.outcome));
@@ -238,11 +254,11 @@ impl Stream {
             meter.on_body(size);
         }
         if end {
-            self.tell_tokens();
+            self.count_tokens();
         }
     }
 
-    fn tell_tokens(&mut self) {
+    fn count_tokens(&mut self) {
         if let (Some(meter), Some(step)) = (self.meter.take(), self.exchange.current()) {
             let account = Account {
                 service: step.name(),
@@ -295,7 +311,7 @@ impl Stream {
                 if let Some(meter) = &mut self.meter {
                     meter.on_whole(&body);
                 }
-                self.tell_tokens();
+                self.count_tokens();
                 self.give(Answer {
                     status,
                     headers,
@@ -314,10 +330,10 @@ impl Stream {
         self.carry_out(now, effect)
     }
 
-    /// Tells what an attempt that has ended says.
+    /// Counts an attempt that has ended, and reports on the health of its service.
     fn report(&mut self) {
-        if let Some(ended) = self.exchange.tell_ended() {
-            self.is_passing = ended.goes_on;
+        if let Some(ended) = self.exchange.take_ended() {
+            self.is_passing = ended.is_passing;
             self.worker.metrics.attempt(self.exchange.plan(), &ended);
         }
         self.worker.report(&mut self.exchange);
@@ -328,8 +344,13 @@ impl Stream {
             self.update_deadline(now);
             self.report();
             effect = match effect {
-                Effect::Call { timeout } if self.call(now, timeout) => return Action::Pause,
-                Effect::Call { .. } => self.exchange.step(now, &Event::Refused),
+                Effect::Call { timeout } => {
+                    self.on_attempt(now);
+                    if self.call(now, timeout) {
+                        return Action::Pause;
+                    }
+                    self.exchange.step(now, &Event::Refused)
+                }
                 Effect::Pass => {
                     self.pass();
                     return Action::Continue;
@@ -361,7 +382,6 @@ impl Stream {
             .map(|edit| edit.apply(&original.body));
         let body = edited.as_deref().unwrap_or(&original.body);
         let headers = step.request_headers(&original.headers, body.len(), original.hops);
-        self.worker.on_attempt(now, &self.exchange);
         self.call = host::call(&service.cluster, &headers, body, timeout);
         let Some(token) = self.call else {
             self.worker.lines.call_refused(now, service);
@@ -421,7 +441,7 @@ impl Stream {
     /// What became of the request is known.
     fn conclude(&mut self) {
         let result = self.exchange.progress().result();
-        self.tell_result(result);
+        self.record_result(result);
         if result == RequestResult::Fallback {
             let api = &self.exchange.plan().api().name;
             let delay = self.exchange.delay();
@@ -430,7 +450,7 @@ impl Stream {
     }
 
     /// Tells metrics and access logs what became of the request.
-    fn tell_result(&self, result: RequestResult) {
+    fn record_result(&self, result: RequestResult) {
         let api = &self.exchange.plan().api().name;
         self.worker.metrics.request(api, result);
         self.write_log_entry(result);
@@ -444,7 +464,7 @@ impl Stream {
 
     /// The stream ends, at the end of the answer or before it, and is logged next.
     pub fn on_end(&mut self) {
-        self.tell_tokens();
+        self.count_tokens();
         if !self.exchange.is_over() {
             self.on_gone();
         } else if self.is_passing
@@ -462,25 +482,25 @@ impl Stream {
 
     /// The client left, or Envoy has answered past the filters.
     fn on_gone(&mut self) {
+        let mut is_under_way = true;
         if self.exchange.is_by_router() && self.exchange.is_routed() {
-            self.take_over();
+            // The attempt filter may wait before it sends anything.
+            is_under_way = !self.take_over() && self.exchange.attempt_began() <= host::now();
             self.report();
             // The filter of the attempt under way ends after this one.
             router::take_over();
         }
-        let (outcome, result) = match self.exchange.is_routed() && answer::is_broken() {
-            true => {
+        let (outcome, result) = match answer::broken_off() {
+            Some(outcome) => {
                 let with_fallback = self.exchange.progress().is_elsewhere();
-                let result = RequestResult::Failed { with_fallback };
-                (Outcome::Reset.label(), result)
+                (outcome.label(), RequestResult::Failed { with_fallback })
             }
-            false => ("cancelled", RequestResult::Gone),
+            None => (CANCELLED, RequestResult::Gone),
         };
-        let metrics = &self.worker.metrics;
-        if let Some(step) = self.exchange.under_way() {
-            metrics.count_attempt(step, outcome);
+        if let Some(step) = self.exchange.under_way().filter(|_| is_under_way) {
+            self.worker.metrics.count_attempt(step, outcome);
         }
-        self.tell_result(result);
+        self.record_result(result);
     }
 
     /// What the worker keeps for this stream: its deadline and its callout.

@@ -9,7 +9,7 @@ use crate::core::fit::Header;
 use crate::core::outcome::Outcome;
 use crate::core::usage::UsageReader;
 
-/// What the client takes its answer compressed with.
+/// Where the client says which compressions it accepts.
 const ACCEPT_ENCODING: &str = "accept-encoding";
 
 /// Reads the answer that goes to the client.
@@ -73,14 +73,14 @@ impl Meter {
     }
 }
 
-/// Makes services answer in plain text: a compressed answer could not be read. Only while the headers of the request are
-/// held.
+/// Keeps services from compressing their answers, which could not be read. Only while the headers of the request are held.
 pub fn refuse_compression(telemetry: Telemetry, headers: &mut Vec<Header>) {
     if !telemetry.token_usage {
         return;
     }
-    while let Some(at) = headers.iter().position(|(name, _)| name == ACCEPT_ENCODING) {
-        headers.remove(at);
+    let before = headers.len();
+    headers.retain(|(name, _)| name != ACCEPT_ENCODING);
+    if headers.len() < before {
         host::remove_header(MapType::HttpRequestHeaders, ACCEPT_ENCODING);
     }
 }

@@ -9,7 +9,7 @@ use proxy_wasm::types::MapType;
 use super::access_log::Entry;
 use super::answer;
 use super::host;
-use super::metrics::Skip;
+use super::metrics::CANCELLED;
 use super::router::RETRY_HEADER;
 use super::tokens::{Account, Meter};
 use super::worker::Worker;
@@ -17,6 +17,7 @@ use crate::core::config::ModelApi;
 use crate::core::judge::{Judge, Reading};
 use crate::core::outcome::{Ended, Outcome};
 use crate::core::plan::{Health, Step};
+use crate::core::result::Skip;
 use crate::core::trail::Trail;
 
 /// One such request.
@@ -24,6 +25,7 @@ pub struct Unread {
     step: Step,
     reason: Skip,
     began: Duration,
+    is_answered: bool,
     meter: Option<Meter>,
 }
 
@@ -43,6 +45,7 @@ impl Unread {
             step,
             reason,
             began: host::now(),
+            is_answered: false,
             meter: None,
         }
     }
@@ -61,6 +64,7 @@ impl Unread {
         let origin = answer::routed_origin(status);
         let verdict = Judge::new(Reading::default()).on_headers(origin, status, false);
         let outcome = verdict.map_or(Outcome::Status(status), |verdict| verdict.outcome);
+        self.is_answered = true;
         worker.metrics.count_attempt(&self.step, outcome.label());
         let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
@@ -92,8 +96,15 @@ impl Unread {
         }
     }
 
-    /// The answer has ended, well or not. Its model is not known: nobody has read the request.
+    /// The stream ends, with its answer or before it. Its model is not known: nobody has read the request.
     pub fn on_end(&self, worker: &Worker) {
+        if self.is_answered {
+            let took = host::now().saturating_sub(self.began);
+            worker.metrics.attempt_time(&self.step, took);
+        } else {
+            let outcome = answer::broken_off().map_or(CANCELLED, Outcome::label);
+            worker.metrics.count_attempt(&self.step, outcome);
+        }
         if let Some(meter) = &self.meter {
             let account = Account {
                 service: self.step.name(),

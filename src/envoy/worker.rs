@@ -9,8 +9,8 @@ use hashbrown::HashMap;
 use super::cooldown::Cooling;
 use super::deadlines::Timer;
 use super::host::{self, Token};
-use super::lines::Lines;
-use super::metrics::Metrics;
+use super::lines::{self, Lines};
+use super::metrics::{Load, Metrics};
 use super::router;
 use super::stream::Stream;
 use crate::core::config::{Config, Dispatch};
@@ -23,6 +23,7 @@ pub struct Worker {
     pub config: Config,
     /// The metrics.
     pub metrics: Metrics,
+    load: Load,
     /// The log lines of requests.
     pub lines: Lines,
     /// The services that are skipped for a time; `None`: none ever is.
@@ -45,6 +46,7 @@ impl Worker {
             cooling: cooling(&config),
             config,
             metrics,
+            load: Load::default(),
             lines: Lines::default(),
             timer: Timer::default(),
             streams: RefCell::default(),
@@ -52,7 +54,7 @@ impl Worker {
         }
     }
 
-    /// Takes in a stream that the filter acts on. From now on there are ticks: the gauges tell of it.
+    /// Takes in a stream that the filter acts on, and starts the ticks, which bring the gauges up to date.
     pub fn admit(&self, now: Duration, id: u32, stream: Stream) -> Rc<RefCell<Stream>> {
         let stream = Rc::new(RefCell::new(stream));
         self.streams.borrow_mut().insert(id, Rc::clone(&stream));
@@ -106,15 +108,12 @@ impl Worker {
                 stream.borrow_mut().on_due();
             }
         }
-        self.metrics
-            .active_requests
-            .set(self.streams.borrow().len());
-        self.metrics.active_calls.set(self.calls.borrow().len());
-        self.metrics.deadlines.set(self.timer.len());
-        self.metrics.memory.set(memory_bytes());
+        self.load.active_requests.set(self.streams.borrow().len());
+        self.load.active_calls.set(self.calls.borrow().len());
+        self.load.deadlines.set(self.timer.len());
+        self.load.memory.set(memory_bytes());
         let cooling = self.cooling.as_ref().is_some_and(Cooling::refresh);
-        // The ticks go on until one finds no stream, and no service that cools: a gauge would tell of the
-        // last one for good.
+        // Ticks go on until one finds no stream, and no service that cools. Else the gauges would keep their last values.
         let is_idle = self.streams.borrow().is_empty() && !cooling;
         self.timer.after_tick(now, !is_idle);
     }
@@ -144,12 +143,10 @@ impl Worker {
         }
     }
 
-    /// An attempt begins. That of a request at its primary is nothing to tell.
+    /// An attempt begins.
     pub fn on_attempt(&self, now: Duration, exchange: &Exchange) {
         let (plan, progress) = (exchange.plan(), exchange.progress());
-        if self.metrics.next_attempt(plan, progress) {
-            self.lines.next_attempt(now, plan, progress);
-        }
+        lines::on_attempt(&self.metrics, &self.lines, now, plan, progress);
     }
 
     /// Tells all workers what attempts say about the health of their services.
@@ -157,7 +154,7 @@ impl Worker {
         let Some(cooling) = &self.cooling else {
             return;
         };
-        let reports = exchange.tell_reports();
+        let reports = exchange.take_reports();
         if !reports.is_empty() {
             cooling.report(&reports);
         }

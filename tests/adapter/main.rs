@@ -10,6 +10,7 @@ mod callouts;
 mod choices;
 mod cooldown;
 mod cooling;
+mod counts;
 mod ends;
 mod gateway;
 mod held;

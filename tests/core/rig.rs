@@ -293,7 +293,7 @@ impl Rig {
 
     /// What the attempts have said of their services since the last time.
     pub fn reports(&mut self) -> Vec<(String, Sign)> {
-        let reports = self.exchange.tell_reports().into_iter();
+        let reports = self.exchange.take_reports().into_iter();
         reports
             .map(|Report { service, sign }| (service, sign))
             .collect()

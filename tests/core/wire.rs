@@ -92,6 +92,7 @@ proptest! {
         added in (0..99_usize, 0..99_usize),
         body_len in 0..1_000_usize,
         hops in option::of(1..100_u32),
+        tells_all in any::<bool>(),
         original in vec(header(), 0..5),
     ) {
         let handoff = Handoff {
@@ -100,6 +101,7 @@ proptest! {
             added: added.0..added.0 + added.1,
             body_len,
             hops,
+            tells_all,
             original: PackedHeaders::pack(&original),
         };
         let bytes = handoff.encode();
@@ -139,7 +141,7 @@ proptest! {
         );
         prop_assert_eq!(read.last().map(|ended| ended.outcome), progress.last().map(|ended| ended.outcome));
         let (mut read, mut progress) = (read, progress);
-        prop_assert_eq!(read.tell_reports(), progress.tell_reports());
+        prop_assert_eq!(read.take_reports(), progress.take_reports());
     }
 
     #[test]
@@ -158,6 +160,7 @@ proptest! {
             added: 0..0,
             body_len: 3,
             hops: Some(1),
+            tells_all: true,
             original: PackedHeaders::pack(&[("a".to_owned(), b"b".to_vec())]),
         };
         for mut bytes in [progress.encode(), handoff.encode(), noise] {

@@ -118,11 +118,6 @@ fn cooling(world: &World) -> (&'static World, Envoy) {
     (found, found.envoy.clone())
 }
 
-/// By its path, the line of this request can be found.
-fn path(ask: &Ask) -> String {
-    format!("/{}/chat/completions", ask.id)
-}
-
 /// All lines so far of the request with this path.
 fn lines(world: &World, path: &str) -> Vec<Value> {
     let log = world.envoy.log();
@@ -148,7 +143,7 @@ async fn line_where(world: &World, path: &str, is_it: impl Fn(&Value) -> bool) -
 
 /// Sends a request, and returns its answer and its line.
 async fn log(world: &World, ask: Ask) -> (Answer, Value) {
-    let path = path(&ask);
+    let path = ask.own_path();
     let answer = ask.path(&path).send().await;
     (answer, line(world, &path).await)
 }
@@ -326,7 +321,7 @@ async fn a_request_whose_primary_was_skipped(world: &World) {
 async fn a_request_whose_client_left(world: &World) {
     let (world, _log) = logged(world);
     let ask = world.ask("log").fault("alpha", "hang");
-    let (id, path) = (ask.id.clone(), path(&ask));
+    let (id, path) = (ask.id.clone(), ask.own_path());
     let client = tokio::spawn(ask.path(&path).try_open());
     world.alpha.wait_for_id(&id, |all| !all.is_empty()).await;
     client.abort();
@@ -341,7 +336,7 @@ async fn a_request_whose_client_left(world: &World) {
 async fn a_request_whose_client_left_while_a_fallback_was_under_way(world: &World) {
     let (world, _log) = logged(world);
     let ask = world.ask("log").fault("alpha", "503").fault("beta", "hang");
-    let (id, path) = (ask.id.clone(), path(&ask));
+    let (id, path) = (ask.id.clone(), ask.own_path());
     let client = tokio::spawn(ask.path(&path).try_open());
     world.beta.wait_for_id(&id, |all| !all.is_empty()).await;
     client.abort();
@@ -352,7 +347,7 @@ async fn a_request_whose_client_left_while_a_fallback_was_under_way(world: &Worl
 async fn a_stream_whose_client_left_after_it_began(world: &World) {
     let (world, _log) = logged(world);
     let ask = world.ask("log").stream().fault("alpha", "gate=1");
-    let path = path(&ask);
+    let path = ask.own_path();
     let mut live = ask.path(&path).open().await;
     live.read_until("data: ").await;
     drop(live);
@@ -371,7 +366,7 @@ async fn a_stream_whose_client_left_after_it_began(world: &World) {
 async fn a_stream_that_broke_after_it_began(world: &World) {
     let (world, _log) = logged(world);
     let ask = world.ask("log").stream().fault("alpha", "gate=1,cut=2");
-    let (id, path) = (ask.id.clone(), path(&ask));
+    let (id, path) = (ask.id.clone(), ask.own_path());
     let mut live = ask.path(&path).open().await;
     live.read_until("data: ").await;
     world.alpha.open_gate(&id);
@@ -389,7 +384,7 @@ async fn a_log_before_the_end_tells_what_is_settled(world: &World) {
     let options = json!({"access_log_options": {"access_log_flush_interval": "0.05s"}});
     let world = &start(world.mode, json!({"enabled": false}), options);
     let ask = world.ask("log").stream().fault("alpha", "hold,gate=1");
-    let (id, path) = (ask.id.clone(), path(&ask));
+    let (id, path) = (ask.id.clone(), ask.own_path());
     let opened = tokio::spawn(ask.path(&path).open());
     let held = line(world, &path).await;
     assert_told(&held, "log", ["-"; 5]);
@@ -460,7 +455,7 @@ async fn a_long_model_name_is_cut(world: &World) {
 async fn the_path_is_what_was_last_sent_along_the_route(world: &World) {
     let (world, _log) = logged(world);
     let ask = world.ask("log-path").fault("alpha", "503");
-    let path = path(&ask);
+    let path = ask.own_path();
     ask.path(&format!("{path}?key=secret")).send().await;
     let logged = match world.mode {
         Mode::Callout => path,

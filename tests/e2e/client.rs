@@ -83,6 +83,11 @@ impl Ask {
         self
     }
 
+    /// A path of a Model API that no other request has: what is told of this one can be found by it.
+    pub fn own_path(&self) -> String {
+        format!("/{}/chat/completions", self.id)
+    }
+
     pub fn method(mut self, method: Method) -> Ask {
         self.method = method;
         self

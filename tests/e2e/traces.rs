@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::client::Ask;
 use crate::mock::{Mock, Received};
 use crate::support::{Cluster, Envoy};
 use crate::world::{Mode, World, case};
@@ -66,11 +65,6 @@ fn start(mode: Mode, collector: &Mock) -> World {
     })
 }
 
-/// By its path, the span of this request can be found.
-fn path(ask: &Ask) -> String {
-    format!("/{}/chat/completions", ask.id)
-}
-
 fn spans(received: &[Received]) -> Vec<Value> {
     let lists = received.iter().filter(|received| received.complete);
     let lists = lists.filter_map(|received| received.json().as_array().cloned());
@@ -116,7 +110,7 @@ async fn a_span_tells_what_became_of_its_request(world: &World) {
         return;
     };
     let ask = world.ask("trace").fault("alpha", "503");
-    let path = path(&ask);
+    let path = ask.own_path();
     let answer = ask.path(&path).send().await;
     let spans = trace(collector, &path, 1).await;
     let expected = ["trace", "fallback", "beta", "qwen-plus", "503"];
@@ -130,7 +124,7 @@ async fn a_span_of_a_refused_request_tells_why(world: &World) {
         return;
     };
     let ask = world.ask("trace").body("{");
-    let path = path(&ask);
+    let path = ask.own_path();
     ask.path(&path).send().await;
     let spans = trace(collector, &path, 0).await;
     let expected = ["trace", "refused", "-", "-", "bad_request"];
@@ -143,7 +137,7 @@ async fn a_span_of_a_request_whose_client_left_tells_its_model_api(world: &World
         return;
     };
     let ask = world.ask("trace").fault("alpha", "hang");
-    let (id, path) = (ask.id.clone(), path(&ask));
+    let (id, path) = (ask.id.clone(), ask.own_path());
     let client = tokio::spawn(ask.path(&path).try_open());
     world.alpha.wait_for_id(&id, |all| !all.is_empty()).await;
     client.abort();
@@ -186,8 +180,14 @@ async fn a_callout_has_no_span(world: &World) {
         return;
     };
     let ask = world.ask("trace").fault("alpha", "503");
-    let path = path(&ask);
+    let path = ask.own_path();
     let answer = ask.path(&path).send().await;
+    trace(collector, &path, 1).await;
+    // A span of the callout would have come before those of another request.
+    let other = world.ask("trace");
+    let other_path = other.own_path();
+    other.path(&other_path).send().await;
+    trace(collector, &other_path, 1).await;
     let spans = trace(collector, &path, 1).await;
     assert_eq!(spans.len(), 2, "{spans:#?}");
     assert_eq!(tag(&spans[1], "upstream_cluster.name"), "alpha");
@@ -203,7 +203,7 @@ async fn each_attempt_has_a_span_that_its_service_is_told(world: &World) {
         .ask("trace")
         .fault("alpha", "503")
         .fault("beta", "500");
-    let path = path(&ask);
+    let path = ask.own_path();
     let answer = ask.path(&path).send().await;
     let spans = trace(collector, &path, 3).await;
     let attempts = [

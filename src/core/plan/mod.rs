@@ -37,8 +37,8 @@ pub struct Step {
     pub service: Option<Rc<Service>>,
     /// The model name to send, or `None` where the request names none and none is configured.
     pub model: Option<Rc<str>>,
-    /// The name that the configuration has for this model, where tokens are counted, by the request filter: the one that it sends, or
-    /// the one that the service knows by another. `None` where it has none: a client may make up any number of names.
+    /// The name that metrics show for the model: one from the configuration. `None` where the name is the client's own,
+    /// which could be anything; where tokens are not counted; and in attempt filters, which do not count them.
     pub alias: Option<Rc<str>>,
     /// How often the same may be tried again.
     pub retries: u32,

@@ -35,7 +35,7 @@ impl<'a> Members<'a> {
             Some(_) => return Err(BodyError::NotAnObject),
             None => return Err(BodyError::Empty),
         }
-        // It only says whether: where is found out for the error alone.
+        // `simdutf8` only says whether it is UTF-8. The slower check finds the offset, for the error.
         if simdutf8::basic::from_utf8(json).is_err() {
             std::str::from_utf8(json).map_err(|error| BodyError::NotUtf8 {
                 offset: error.valid_up_to(),

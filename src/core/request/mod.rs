@@ -5,7 +5,6 @@
 //! accepts, with two differences: nesting ends at [`MAX_DEPTH`], and the members that the filter
 //! reads may stand only once, since two parsers could read two different requests otherwise.
 
-mod block;
 mod edit;
 mod error;
 mod members;
@@ -16,7 +15,6 @@ mod value;
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub(super) use block::plain_len;
 pub use edit::Edit;
 use edit::Splice;
 pub use error::BodyError;

@@ -3,7 +3,7 @@
 //! Offsets go in and come out by value, so that they stay in registers. One that is out of range
 //! is the end of the text.
 
-use super::block::plain_len;
+use crate::core::block::plain_len;
 
 /// JSON text. It must be UTF-8; only its ASCII is looked at here.
 #[derive(Clone, Copy)]
@@ -126,8 +126,8 @@ fn count(bytes: &[u8], fits: impl Fn(u8) -> bool) -> usize {
     bytes.iter().take_while(|byte| fits(**byte)).count()
 }
 
-/// Whether it makes an escape, behind a backslash. Two ranges: each becomes a test of a bit, and not a jump that cannot
-/// be foreseen.
+/// Whether it makes an escape, behind a backslash. Two ranges: each becomes a test of a bit, and not a branch that the CPU
+/// cannot predict.
 #[inline]
 fn is_escape(byte: u8) -> bool {
     matches!(byte, b'"' | b'/') | matches!(byte, b'\\' | b'b' | b'f' | b'n' | b'r' | b't')

@@ -1,4 +1,5 @@
-//! The data of server-sent events (WHATWG HTML, section 9.2) that come in pieces.
+//! The data of server-sent events (WHATWG HTML, section 9.2) that come in pieces. `sse` looks at the first event of a held
+//! answer; this reads all of them, and holds nothing.
 
 use memchr::memchr2;
 
@@ -86,7 +87,7 @@ impl Lines {
                 let is_data = matches!(self.state, State::Data);
                 // Nearly all events of a stream are about something else: those are not read as JSON.
                 let is_event = json.is_before() && BLANK.iter().any(|end| after.starts_with(end));
-                if is_data && !(is_event && is_about_else(line)) {
+                if is_data && !(is_event && has_no_usage(line)) {
                     json.feed(line);
                 }
                 line.len()
@@ -107,8 +108,8 @@ impl Lines {
     }
 }
 
-/// Whether the data of an event has no `usage` that is an object: also none whose key is written with escapes.
-fn is_about_else(data: &[u8]) -> bool {
+/// Whether the data of an event surely has no `usage` that is an object. A key that may be written with escapes might be one.
+fn has_no_usage(data: &[u8]) -> bool {
     let mut rest = data;
     while let Some(at) = memchr2(b'g', b'\\', rest) {
         let (before, found) = rest.split_at_checked(at).unwrap_or((rest, b""));

@@ -4,7 +4,8 @@
 use memchr::memchr;
 
 use super::{Count, Counts};
-use crate::core::request::{decode, plain_len};
+use crate::core::block::{dull_len, plain_len};
+use crate::core::request::decode;
 
 /// The longest key that matters, each character an escape.
 const MAX_KEY: usize = 6 * "cache_creation_input_tokens".len();
@@ -12,9 +13,6 @@ const MAX_KEY: usize = 6 * "cache_creation_input_tokens".len();
 const MIN_ESCAPED: usize = "\\u0075sage".len();
 /// No answer takes so many tokens: it would spoil the sum of all others for good.
 const MAX_COUNT: u64 = u32::MAX as u64;
-
-/// A one in each byte.
-const EACH: u64 = 0x0101_0101_0101_0101;
 
 /// The keys of interest in a place, and what their values are for.
 type Keys = &'static [(&'static [u8], Target)];
@@ -32,6 +30,9 @@ const IN_USAGE: Keys = &[
     (b"output_tokens", Target::Count(Count::Output)),
     (b"prompt_tokens_details", Target::Object(Place::Details)),
     (b"input_tokens_details", Target::Object(Place::Details)),
+    // As DeepSeek has it, and Moonshot.
+    (b"prompt_cache_hit_tokens", Target::Count(Count::Cached)),
+    (b"cached_tokens", Target::Count(Count::Cached)),
     (b"cache_read_input_tokens", Target::Count(Count::CacheRead)),
     (
         b"cache_creation_input_tokens",
@@ -320,28 +321,6 @@ fn space(bytes: &[u8], also: u8) -> (usize, Option<u8>) {
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == also;
     let space = bytes.iter().take_while(|byte| is_space(byte)).count();
     (space, bytes.get(space).copied())
-}
-
-/// How many bytes outside of strings can be passed over, eight at a time: up to a quote or a bracket, or a letter that is in
-/// no literal.
-fn dull_len(bytes: &[u8]) -> usize {
-    let (words, _) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quotes = zeros(word ^ (0x22 * EACH));
-        // These bits make 0x7f of all four brackets.
-        let brackets = zeros((word | (0x26 * EACH)) ^ (0x7f * EACH));
-        let ends = quotes | brackets;
-        if ends != 0 {
-            return index * 8 + ends.trailing_zeros() as usize / 8;
-        }
-    }
-    words.len() * 8
-}
-
-/// The lowest bit that is set is the top bit of the first byte that is zero. Bits above it mean nothing.
-fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(EACH) & !word & (0x80 * EACH)
 }
 
 /// Reads the rest of a string. Returns how many bytes were read, and what [`State::InString`] holds where its end is not

@@ -1,7 +1,7 @@
 //! How many tokens an answer took, as it says itself: read from its bytes as they pass, in chunks of any cut.
 //!
 //! Nothing of the answer is kept but the numbers and the key that is being read, so that its length does not
-//! matter. What is no JSON, or is cut off, counts for what was told before.
+//! matter. Where an answer is no JSON, or is cut off, what it said before that counts.
 
 mod events;
 mod json;
@@ -102,7 +102,7 @@ struct Counts {
     input: Option<u64>,
     /// `completion_tokens`, `output_tokens`.
     output: Option<u64>,
-    /// `cached_tokens` of `prompt_tokens_details` or `input_tokens_details`.
+    /// `cached_tokens`, mostly of `prompt_tokens_details` or `input_tokens_details`; `prompt_cache_hit_tokens`.
     cached: Option<u64>,
     /// `cache_read_input_tokens`.
     cache_read: Option<u64>,

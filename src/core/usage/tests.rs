@@ -107,7 +107,7 @@ fn only_the_usage_of_the_answer_itself_counts() {
         r#"{"usage":"{\"prompt_tokens\":1}"}"#,
         r#"{"usage":[{"prompt_tokens":1}]}"#,
         r#"{"usage":{}}"#,
-        r#"{"usage":{"total_tokens":1,"more":{"prompt_tokens":1},"cached_tokens":3}}"#,
+        r#"{"usage":{"total_tokens":1,"more":{"prompt_tokens":1}}}"#,
         r#"{"usage":{"prompt_tokens_details":[{"cached_tokens":1}],"cached_tokens":null}}"#,
         r#"{"a":{"usage":{"prompt_tokens":1}},"b":[{"usage":{"prompt_tokens":1}}]}"#,
         r#"{"a":"\\\"usage\":{\"prompt_tokens\":1}","Usage":{"prompt_tokens":1}}"#,
@@ -190,6 +190,8 @@ fn cached_tokens_are_a_part_of_the_prompt() {
             r#""input_tokens":10,"cache_read_input_tokens":4,"cache_creation_input_tokens":2"#,
             (16, 4),
         ),
+        (r#""prompt_tokens":10,"prompt_cache_hit_tokens":4"#, (10, 4)),
+        (r#""prompt_tokens":10,"cached_tokens":4"#, (10, 4)),
         // A gateway that tells the numbers of both.
         (
             r#""prompt_tokens":16,"cache_read_input_tokens":4,"cache_creation_input_tokens":2"#,
@@ -484,6 +486,7 @@ fn key() -> impl Strategy<Value = String> {
             "prompt_tokens_details",
             "input_tokens_details",
             "cached_tokens",
+            "prompt_cache_hit_tokens",
             "x",
             "",
             "us\\\"age",
@@ -533,7 +536,7 @@ impl Reference {
 
     fn read_usages(&mut self, of: &Node) {
         for (_, usage) in members(of).filter(|(key, _)| key == "usage") {
-            self.count(usage, |key| key != "cached_tokens");
+            self.count(usage, |_| true);
             for (_, details) in members(usage).filter(|(key, _)| key.ends_with("_details")) {
                 self.count(details, |key| key == "cached_tokens");
             }
@@ -561,7 +564,7 @@ impl Reference {
         };
         let read = largest("cache_read_input_tokens");
         let created = largest("cache_creation_input_tokens");
-        let cached = largest("cached_tokens");
+        let cached = largest("cached_tokens").max(largest("prompt_cache_hit_tokens"));
         let prompt = match (largest("prompt_tokens"), largest("input_tokens"), cached) {
             (Some(prompt), ..) => Some(prompt),
             (None, Some(input), None) => {
