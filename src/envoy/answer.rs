@@ -23,13 +23,12 @@ const TRANSPORT: [&[u8]; 4] = [
 ];
 
 /// The same, since a service took too long.
-const TIMEOUT: [&[u8]; 6] = [
+const TIMEOUT: [&[u8]; 5] = [
     b"upstream_response_timeout",
     b"response_timeout",
     b"upstream_per_try_timeout",
     b"upstream_max_stream_duration_reached",
     b"stream_idle_timeout",
-    b"max_duration_timeout",
 ];
 
 /// Who made the routed answer. Only while a response is under way.
@@ -68,11 +67,10 @@ fn origin(code_details: &[u8]) -> Origin {
 #[must_use]
 pub fn broken_off() -> Option<Outcome> {
     let details = code_details();
-    match origin(&details) {
-        Origin::Transport => Some(Outcome::Reset),
-        Origin::Timeout => Some(Outcome::RequestTimeout),
+    match (origin(&details), details.as_slice()) {
         // A held answer is larger than Envoy's buffer.
-        _ if details == b"response_payload_too_large" => Some(Outcome::Reset),
+        (Origin::Transport, _) | (_, b"response_payload_too_large") => Some(Outcome::Reset),
+        (Origin::Timeout, _) | (_, b"max_duration_timeout") => Some(Outcome::RequestTimeout),
         _ => None,
     }
 }

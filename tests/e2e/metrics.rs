@@ -336,6 +336,10 @@ async fn an_answer_past_the_filter_is_a_failed_request(world: &World) {
         gateway.manager(json!({"stream_idle_timeout": "1s"}))
     });
     let idle_ask = idle.ask("").fault("alpha", "400").fault("beta", "hang");
+    let long = patient(world.mode, |gateway| {
+        gateway.manager(json!({"common_http_protocol_options": {"max_stream_duration": "1s"}}))
+    });
+    let long_ask = long.ask("").stream().fault("alpha", "silence");
     let large = World::alone(
         world.mode,
         json!({
@@ -358,6 +362,7 @@ async fn an_answer_past_the_filter_is_a_failed_request(world: &World) {
             "beta request_timeout",
             "fallback_failed",
         ),
+        (&long, long_ask, 504, "alpha request_timeout", "no_fallback"),
         (&large, large_ask, 500, "primary reset", "no_fallback"),
     ] {
         let answer = ask.send().await;
