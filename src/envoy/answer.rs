@@ -23,12 +23,13 @@ const TRANSPORT: [&[u8]; 4] = [
 ];
 
 /// The same, since a service took too long.
-const TIMEOUT: [&[u8]; 5] = [
+const TIMEOUT: [&[u8]; 6] = [
     b"upstream_response_timeout",
     b"response_timeout",
     b"upstream_per_try_timeout",
     b"upstream_max_stream_duration_reached",
     b"stream_idle_timeout",
+    b"max_duration_timeout",
 ];
 
 /// Who made the routed answer. Only while a response is under way.
@@ -70,7 +71,7 @@ pub fn broken_off() -> Option<Outcome> {
     match (origin(&details), details.as_slice()) {
         // A held answer is larger than Envoy's buffer.
         (Origin::Transport, _) | (_, b"response_payload_too_large") => Some(Outcome::Reset),
-        (Origin::Timeout, _) | (_, b"max_duration_timeout") => Some(Outcome::RequestTimeout),
+        (Origin::Timeout, _) => Some(Outcome::RequestTimeout),
         _ => None,
     }
 }

@@ -14,7 +14,7 @@ use super::tokens::{Account, Meter};
 use super::worker::Worker;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Header};
-use crate::core::outcome::Origin;
+use crate::core::outcome::{Origin, Outcome};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
 use crate::core::result::RequestResult;
@@ -490,11 +490,13 @@ impl Stream {
             // The filter of the attempt under way ends after this one.
             router::take_over();
         }
+        let with_fallback = self.exchange.progress().is_elsewhere();
         let (outcome, result) = match answer::broken_off() {
-            Some(outcome) => {
-                let with_fallback = self.exchange.progress().is_elsewhere();
-                (outcome.label(), RequestResult::Failed { with_fallback })
+            // What broke off is the routed answer, and not the callout under way.
+            Some(Outcome::Reset) if !self.exchange.is_routed() => {
+                (CANCELLED, RequestResult::Failed { with_fallback })
             }
+            Some(outcome) => (outcome.label(), RequestResult::Failed { with_fallback }),
             None => (CANCELLED, RequestResult::Gone),
         };
         if let Some(step) = self.exchange.under_way().filter(|_| is_under_way) {

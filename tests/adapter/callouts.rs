@@ -192,6 +192,8 @@ fn envoy_s_own_failures_are_known_by_their_details() {
         ("503", "no_healthy_upstream", "reset"),
         ("503", "cluster_not_found", "reset"),
         ("504", "upstream_response_timeout", "request_timeout"),
+        ("504", "stream_idle_timeout", "request_timeout"),
+        ("504", "max_duration_timeout", "request_timeout"),
         ("504", "upstream_per_try_timeout", "request_timeout"),
     ] {
         let mut stream = gateway.ask(BODY);

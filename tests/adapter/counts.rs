@@ -152,6 +152,29 @@ fn an_attempt_that_was_not_begun_is_none() {
     );
 }
 
+/// Envoy answers past the filter, and the fallback under way is lost.
+#[test]
+fn what_an_earlier_answer_does_is_not_counted_for_the_service_that_is_called() {
+    let mut gateway = Gateway::start(&config());
+    let mut request = gateway.ask(BODY);
+    request.service_says("503", false);
+    assert_eq!(gateway.callout().cluster, "qwen-cluster");
+    request.set_property(
+        &["response", "code_details"],
+        b"upstream_reset_after_response_started{connection_termination}",
+    );
+    request.disconnect();
+    assert_counts(
+        &gateway,
+        &[
+            ("requests result=failed reason=fallback_failed", 1),
+            ("attempts model_service=openai outcome=503", 1),
+            ("attempts model_service=qwen outcome=cancelled", 1),
+            ("attempts", 2),
+        ],
+    );
+}
+
 #[test]
 fn an_attempt_that_waits_to_be_sent_is_none() {
     let mut config = config_with(json!({"retry": {"backoff_ms": 1_000, "max_backoff_ms": 1_000}}));

@@ -329,7 +329,7 @@ async fn an_answer_past_the_filter_is_a_failed_request(world: &World) {
     let broken = patient(world.mode, |gateway| gateway);
     let broken_ask = broken.ask("").fault("alpha", "reset-after=0");
     let late = patient(world.mode, |gateway| {
-        gateway.route(json!({"timeout": "1s"}))
+        gateway.route(json!({"timeout": "3s"}))
     });
     let late_ask = late.ask("").stream().fault("alpha", "silence");
     let idle = patient(world.mode, |gateway| {
@@ -337,7 +337,7 @@ async fn an_answer_past_the_filter_is_a_failed_request(world: &World) {
     });
     let idle_ask = idle.ask("").fault("alpha", "400").fault("beta", "hang");
     let long = patient(world.mode, |gateway| {
-        gateway.manager(json!({"common_http_protocol_options": {"max_stream_duration": "1s"}}))
+        gateway.manager(json!({"common_http_protocol_options": {"max_stream_duration": "3s"}}))
     });
     let long_ask = long.ask("").stream().fault("alpha", "silence");
     let large = World::alone(
