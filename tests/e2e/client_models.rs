@@ -111,6 +111,10 @@ fn model_apis() -> Vec<Value> {
             ),
         ),
         case(
+            "unhurried",
+            to_alpha(json!({"client_models": {}, "client_controls": ["off"]})),
+        ),
+        case(
             "controls-alone",
             json!({"primary": {"service": "alpha"},
                 "fallback": {"services": [{"service": "beta"}], "client_controls": ["off"]}}),
@@ -710,7 +714,7 @@ async fn without_fallback_a_callout_has_the_timeout_of_a_request(world: &World) 
     assert_eq!(world.mode, Mode::Callout);
     let world = own(world);
     let answer = |models| {
-        let ask = naming(world, "impatient", None, models);
+        let ask = naming(world, "unhurried", None, models);
         ask.header("x-ai-fallback", "off").send()
     };
     let refused = answer(&["unknown:m", "beta:m"]).await;
@@ -720,8 +724,12 @@ async fn without_fallback_a_callout_has_the_timeout_of_a_request(world: &World) 
     );
     let good = answer(&["beta:m", "unknown:m"]).await;
     good.assert_from("beta", "beta;200");
-    for (fault, status) in [("hang", 504), ("reset", 502), ("cut=0", 502)] {
-        let ask = naming(world, "impatient", None, &["beta:m"]);
+    for (case, fault, status) in [
+        ("impatient", "hang", 504),
+        ("unhurried", "reset", 502),
+        ("unhurried", "cut=0", 502),
+    ] {
+        let ask = naming(world, case, None, &["beta:m"]);
         let ask = ask.header("x-ai-fallback", "off").fault("beta", fault);
         let answer = ask.send().await;
         assert_eq!(answer.status, status, "{answer:?}");
