@@ -18,7 +18,7 @@ PYTHON ?= python3
 
 TARGET := wasm32-wasip1
 WASM := build/ai_fallback.wasm
-WASM_MAX_BYTES := 500000
+WASM_MAX_BYTES := 640000
 # What depends on the version of Envoy.
 E2E := --test e2e --test edges --test demo_selftest --test support_selftest
 VENV := .venv/installed

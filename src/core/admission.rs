@@ -34,12 +34,13 @@ impl<'a> Head<'a> {
     }
 
     /// Whether a request may go on to the service of this name though its body, and so its model, is not read.
+    /// `may_have_model`: it has a body, or becomes a connection that may ask for any model.
     ///
     /// # Errors
     /// Its caller may not use the service, or not every model.
-    pub fn admit_unread(self, service: &str) -> Result<(), Problem> {
+    pub fn admit_unread(self, service: &str, may_have_model: bool) -> Result<(), Problem> {
         match self.policy() {
-            Some(policy) if policy.restricts_models() => Err(Problem::Unreadable),
+            Some(policy) if may_have_model && policy.restricts_models() => Err(Problem::Unreadable),
             Some(policy) if !policy.allows_service(service) => {
                 Err(Problem::Denied(Denied::Service(service.to_owned())))
             }

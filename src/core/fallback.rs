@@ -384,7 +384,7 @@ impl Exchange {
         let first = self.trail().first_outcome()?;
         let last = self.progress.last().filter(|_| self.is_over());
         let has_answer = last.is_some_and(|ended| {
-            ended.outcome.is_from_service() || matches!(ended.outcome, Outcome::Intercepted(_))
+            ended.outcome.is_from_service() || ended.outcome.is_from_gateway()
         });
         let is_first = self.progress.made() == 1 && first != COOLING;
         (!(has_answer && is_first)).then_some(first)

@@ -2,19 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::config::Credentials;
+use super::config::{Config, Credentials, SUBPROTOCOL_HEADER, without_secret_subprotocols};
 use super::plan::{Plan, Step};
 use super::request::{Edit, RequestBody};
-
-/// Request headers that hold a client's credentials.
-const CREDENTIALS: [&str; 6] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-];
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), or to a body as it was framed.
 const HOP_BY_HOP: [&str; 10] = [
@@ -53,8 +43,23 @@ pub const OFF_HEADER: &str = "x-ai-fallback";
 /// gateway that leads back here.
 pub const HOPS_HEADER: &str = "x-ai-hops";
 
+/// In which encodings the client reads an answer.
+const ACCEPT_ENCODING: &str = "accept-encoding";
+
 /// A header, by its lower-case name.
 pub type Header = (String, Vec<u8>);
+
+/// A change to a header: its name, and its value afterwards; `None` takes it away.
+pub type HeaderChange = (String, Option<Vec<u8>>);
+
+/// How a request is forwarded, to whichever service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// How often the request came through, with this time; `None`: that is not counted.
+    pub hops: Option<u32>,
+    /// The answer is to be read, so the service is not told that the client could unpack a compressed one.
+    pub uncompressed: bool,
+}
 
 impl Plan {
     /// The edit that makes a request body fit an attempt; `None` where nothing changes.
@@ -65,54 +70,47 @@ impl Plan {
             false => body.edit(step.model.as_deref()?),
         }
     }
+
+    /// Whether an attempt may need another body than the client has sent.
+    #[must_use]
+    pub fn changes_body(&self, step: &Step) -> bool {
+        self.uses_client_models()
+            || (step.model.is_some() && step.model.as_deref() != self.requested())
+    }
 }
 
 impl Step {
     /// The path to send, where it differs from `path`.
     #[must_use]
     pub fn path(&self, path: &[u8]) -> Option<Vec<u8>> {
-        match self
-            .service
-            .as_ref()?
-            .path
-            .render(path, self.model.as_deref())
-        {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(path) => Some(path),
+        let service = self.service.as_ref()?;
+        let own = match service.credentials {
+            Credentials::Service => service.credential_names.without_parameters(path),
+            Credentials::Client => Cow::Borrowed(path),
+        };
+        match (service.path.render(&own, self.model.as_deref()), &own) {
+            (Cow::Owned(path), _) => Some(path),
+            (Cow::Borrowed(_), Cow::Owned(path)) => Some(path.clone()),
+            (Cow::Borrowed(_), Cow::Borrowed(_)) => None,
         }
     }
 
-    /// The authority to send, where the service has its own.
+    /// The changes that make the headers of a client fit the service, where they are held.
     #[must_use]
-    pub fn authority(&self) -> Option<&str> {
-        self.service.as_ref()?.authority.as_deref()
-    }
-
-    /// The headers that every request to the service carries.
-    #[must_use]
-    pub fn headers(&self) -> &[(String, String)] {
-        self.service
-            .as_ref()
-            .map_or(&[], |service| &service.headers)
-    }
-
-    /// Whether a client's header with this name stays behind. `hops` as in [`Step::hops`]: where they are not
-    /// counted, what another gateway has counted goes on.
-    #[must_use]
-    pub fn withholds(&self, name: &str, hops: Option<u32>) -> bool {
-        let Some(service) = &self.service else {
-            return is_own(name);
-        };
-        is_own(name)
-            || (name == HOPS_HEADER && hops.is_some())
-            || (service.credentials == Credentials::Service && CREDENTIALS.contains(&name))
-    }
-
-    /// The header that counts the hops, where it is sent. `hops` counts this one; `None`: they are not counted.
-    #[must_use]
-    pub fn hops(&self, hops: Option<u32>) -> Option<Header> {
-        let hops = hops.filter(|_| self.service.is_some())?;
-        Some((HOPS_HEADER.to_owned(), hops.to_string().into_bytes()))
+    pub fn header_changes(&self, held: &[Header], forwarding: Forwarding) -> Vec<HeaderChange> {
+        let mut changes: Vec<HeaderChange> = Vec::new();
+        for (name, value) in held {
+            // To set a header takes the place of each of its name.
+            let all = joined(held, name, value);
+            match self.fitted(name, &all, forwarding) {
+                Some(Cow::Owned(value)) => changes.push((name.clone(), Some(value))),
+                None if !self.sets(name) => changes.push((name.clone(), None)),
+                _ => {}
+            }
+        }
+        let own = self.own_headers(forwarding);
+        changes.extend(own.map(|(name, value)| (name, Some(value))));
+        changes
     }
 
     /// The headers of a whole new request, made from those that the client sent.
@@ -123,16 +121,14 @@ impl Step {
         &self,
         original: &[Header],
         body_len: usize,
-        hops: Option<u32>,
+        forwarding: Forwarding,
     ) -> Vec<Header> {
-        let mut headers: Vec<Header> = original
-            .iter()
-            .filter(|(name, value)| {
-                !self.replaces(name, hops) && std::str::from_utf8(value).is_ok()
-            })
-            .map(|(name, value)| (name.clone(), self.fitted(name, value)))
-            .collect();
-        headers.extend(self.own_headers(hops));
+        let forwarded = original.iter().filter(|(name, value)| {
+            !is_hop_by_hop(name)
+                && !ROUTER_CONTROLS.contains(&name.as_str())
+                && std::str::from_utf8(value).is_ok()
+        });
+        let mut headers = self.fitted_headers(forwarded, forwarding);
         headers.push((
             "content-length".to_owned(),
             body_len.to_string().into_bytes(),
@@ -140,60 +136,95 @@ impl Step {
         headers
     }
 
-    /// The headers of a request that Envoy's router sends again, on the header map of the attempt
-    /// before: whatever was changed for another service is taken back.
+    /// The headers of a request that Envoy's router sends again, on the header map of the attempt before: whatever was
+    /// changed for another service is taken back.
     ///
-    /// `original` is what the client sent, `body_len` the length of the body that the router keeps, in
-    /// bytes, and `now` what is in the map.
+    /// `original` is what came to the first attempt, `now` what is in the map.
     #[must_use]
     pub fn retry_headers(
         &self,
+        config: &Config,
         original: &[Header],
-        body_len: usize,
-        hops: Option<u32>,
         now: &[Header],
+        forwarding: Forwarding,
     ) -> Vec<Header> {
-        let original = original.iter().filter(|(name, _)| {
-            !self.withholds(name, hops) && !self.sets(name) && !is_routers_own(name)
-        });
-        let mut headers: Vec<Header> = original
-            .map(|(name, value)| match name.as_str() {
-                "content-length" => (name.clone(), body_len.to_string().into_bytes()),
-                _ => (name.clone(), self.fitted(name, value)),
-            })
-            .collect();
-        headers.extend(now.iter().filter(|(name, _)| is_routers_own(name)).cloned());
-        headers.extend(self.own_headers(hops));
+        // What one service sets never goes on to another, whatever its name.
+        let is_routers = |name: &str| is_routers_own(name) && !config.sets_header(name);
+        let original = original.iter().filter(|(name, _)| !is_routers(name));
+        let mut headers = self.fitted_headers(original, forwarding);
+        headers.extend(now.iter().filter(|(name, _)| is_routers(name)).cloned());
         headers
     }
 
-    fn own_headers(&self, hops: Option<u32>) -> impl Iterator<Item = Header> {
-        let own = self.headers().iter();
-        own.map(|(name, value)| (name.clone(), value.clone().into_bytes()))
-            .chain(self.hops(hops))
+    fn fitted_headers<'a>(
+        &self,
+        original: impl Iterator<Item = &'a Header>,
+        forwarding: Forwarding,
+    ) -> Vec<Header> {
+        let fitted = original.filter_map(|(name, value)| {
+            let value = self.fitted(name, value, forwarding)?;
+            Some((name.clone(), value.into_owned()))
+        });
+        fitted.chain(self.own_headers(forwarding)).collect()
     }
 
-    fn replaces(&self, name: &str, hops: Option<u32>) -> bool {
-        self.withholds(name, hops)
-            || self.sets(name)
-            || is_hop_by_hop(name)
-            || ROUTER_CONTROLS.contains(&name)
+    /// The value that a header of the client has on its way to the service; `None`: it stays behind.
+    fn fitted<'a>(
+        &self,
+        name: &str,
+        value: &'a [u8],
+        forwarding: Forwarding,
+    ) -> Option<Cow<'a, [u8]>> {
+        if is_own(name) || (forwarding.uncompressed && name == ACCEPT_ENCODING) {
+            return None;
+        }
+        let Some(service) = &self.service else {
+            return Some(Cow::Borrowed(value));
+        };
+        let counts_hops = name == HOPS_HEADER && forwarding.hops.is_some();
+        if counts_hops || service.removes_header(name) || self.sets(name) {
+            return None;
+        }
+        let changed = match name {
+            ":authority" => service.authority.clone().map(String::into_bytes),
+            ":path" => self.path(value),
+            SUBPROTOCOL_HEADER if service.credentials == Credentials::Service => {
+                let rest = without_secret_subprotocols(value)?;
+                (rest != value).then_some(rest)
+            }
+            _ => None,
+        };
+        Some(changed.map_or(Cow::Borrowed(value), Cow::Owned))
+    }
+
+    /// The headers that every request to the service carries, and the count of hops.
+    fn own_headers(&self, forwarding: Forwarding) -> impl Iterator<Item = Header> {
+        let hops = forwarding.hops.filter(|_| self.service.is_some());
+        let hops = hops.map(|hops| (HOPS_HEADER.to_owned(), hops.to_string().into_bytes()));
+        let own = self.headers().iter();
+        own.map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+            .chain(hops)
+    }
+
+    fn headers(&self) -> &[(String, String)] {
+        self.service
+            .as_ref()
+            .map_or(&[], |service| &service.headers)
     }
 
     fn sets(&self, name: &str) -> bool {
         self.headers().iter().any(|(own, _)| own == name)
     }
+}
 
-    fn fitted(&self, name: &str, value: &[u8]) -> Vec<u8> {
-        let other = match name {
-            ":authority" => self
-                .authority()
-                .map(|authority| authority.as_bytes().to_vec()),
-            ":path" => self.path(value),
-            _ => None,
-        };
-        other.unwrap_or_else(|| value.to_vec())
+/// The values of all subprotocol headers, which are one list; of each other header its own.
+fn joined<'a>(held: &'a [Header], name: &str, value: &'a [u8]) -> Cow<'a, [u8]> {
+    if name != SUBPROTOCOL_HEADER {
+        return Cow::Borrowed(value);
     }
+    let all = held.iter().filter(|(other, _)| other == name);
+    let all: Vec<&[u8]> = all.map(|(_, value)| value.as_slice()).collect();
+    Cow::Owned(all.join(&b", "[..]))
 }
 
 /// How often a request came through already, as the hops header says. What cannot be read counts as nothing:
@@ -207,17 +238,38 @@ pub fn hops(headers: &[Header]) -> u32 {
     numbers.max().unwrap_or_default()
 }
 
-fn is_own(name: &str) -> bool {
+/// Whether a header of a client is one of the filter's own.
+#[must_use]
+pub fn is_own(name: &str) -> bool {
     name.starts_with(OWN_PREFIX) || name == OFF_HEADER
 }
 
-/// Headers that Envoy's router sets anew for each attempt: its own, and those by which its tracers tell a service of
-/// the span that the attempt is.
+/// By these a tracer of Envoy tells a service of the span that the attempt is: W3C and OpenTelemetry, Zipkin, Datadog,
+/// SkyWalking, X-Ray, OpenCensus.
+const TRACING: [&str; 18] = [
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-origin",
+    "x-datadog-tags",
+    "sw8",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "grpc-trace-bin",
+];
+
+/// Headers that Envoy's router sets anew for each attempt: its own, and those of its tracers.
 fn is_routers_own(name: &str) -> bool {
-    ["x-envoy-", "x-b3-", "x-datadog-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-        || ["traceparent", "tracestate", "sw8", "x-amzn-trace-id"].contains(&name)
+    name.starts_with("x-envoy-") || TRACING.contains(&name)
 }
 
 /// Whether a header says something about one connection alone.

@@ -105,6 +105,7 @@ impl Judge {
         self.status = status;
         let outcome = match origin {
             Origin::Gateway => Outcome::Intercepted(status),
+            Origin::AccessControl => Outcome::Refused(status),
             Origin::Transport => Outcome::Reset,
             Origin::Overflow => Outcome::Overflow,
             Origin::Timeout => Outcome::RequestTimeout,

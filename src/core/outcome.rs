@@ -11,8 +11,10 @@ use super::provider_error::{ErrorKind, ProviderError};
 pub enum Origin {
     /// The model service.
     Service,
-    /// Another filter of the gateway: a rate limit, authentication, a firewall.
+    /// Another filter of the gateway: a rate limit, a firewall, guardrails.
     Gateway,
+    /// A filter of the gateway that says who may ask: authentication or authorization. Its failing closed is among it.
+    AccessControl,
     /// Envoy, since the service could not be reached or its connection broke.
     Transport,
     /// Envoy, since its circuit breaker for the service is open.
@@ -28,6 +30,8 @@ pub enum Outcome {
     Status(u16),
     /// The gateway itself answered with this status.
     Intercepted(u16),
+    /// The gateway itself answered with this status, since the caller may not ask: never a reason to ask another service.
+    Refused(u16),
     /// A stream that opened well holds an error.
     StreamError,
     /// A good status, and no body.
@@ -78,7 +82,7 @@ impl Outcome {
     pub fn label(self) -> &'static str {
         match self {
             Self::Status(status) => status_label(status),
-            Self::Intercepted(_) => "intercepted",
+            Self::Intercepted(_) | Self::Refused(_) => "intercepted",
             Self::Overflow => "overflow",
             other => other.word(),
         }
@@ -93,6 +97,12 @@ impl Outcome {
     #[must_use]
     pub fn is_from_service(self) -> bool {
         matches!(self, Self::Status(_) | Self::StreamError | Self::Empty)
+    }
+
+    /// Whether the answer came from the gateway itself.
+    #[must_use]
+    pub fn is_from_gateway(self) -> bool {
+        matches!(self, Self::Intercepted(_) | Self::Refused(_))
     }
 
     /// Whether the service was silent.
@@ -110,7 +120,7 @@ impl Outcome {
         match self {
             Self::Status(LOOP_DETECTED) => false,
             Self::Status(status) => StatusSet::AVAILABILITY.contains(status),
-            Self::Intercepted(_) | Self::Overflow => false,
+            Self::Intercepted(_) | Self::Refused(_) | Self::Overflow => false,
             _ => true,
         }
     }
@@ -157,7 +167,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "{status}"),
-            Self::Intercepted(_) => f.write_str("intercepted"),
+            Self::Intercepted(_) | Self::Refused(_) => f.write_str("intercepted"),
             other => f.write_str(other.word()),
         }
     }
@@ -216,8 +226,9 @@ fn fails(outcome: Outcome, error: Option<&ProviderError>, rules: &Fallback) -> b
                 })
         }
         Outcome::Intercepted(status) => {
-            !rules.only_backend_errors && rules.on_status.contains(status)
+            !rules.only_backend_errors && rules.on_status.contains_of_gateway(status)
         }
+        Outcome::Refused(_) => false,
         _ => true,
     }
 }

@@ -119,7 +119,7 @@ impl Progress {
     pub fn result(&self) -> RequestResult {
         let is_elsewhere = self.is_elsewhere();
         match self.last.map(|ended| (ended.outcome, ended.fails)) {
-            Some((Outcome::Intercepted(_), _)) => RequestResult::Intercepted,
+            Some((outcome, _)) if outcome.is_from_gateway() => RequestResult::Intercepted,
             // Without rules of fallback nothing is said to fail.
             Some((Outcome::Status(..500), false)) if is_elsewhere => RequestResult::Fallback,
             Some((Outcome::Status(..500), false)) => RequestResult::Primary,
@@ -365,6 +365,9 @@ fn random_part(most: Duration, random: u64) -> Duration {
     Duration::from_millis(mixed % (millis + 1))
 }
 
+/// The layout of the bytes: what another version of the filter wrote is not read.
+const FORMAT: usize = 2;
+
 impl Progress {
     /// The progress as bytes.
     #[must_use]
@@ -376,6 +379,7 @@ impl Progress {
             1 + code(ended.outcome) * 2 + usize::from(ended.fails)
         });
         let numbers = [
+            FORMAT,
             self.current,
             self.repeats as usize,
             self.made,
@@ -401,6 +405,9 @@ impl Progress {
     #[must_use]
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
         let rest = &mut bytes;
+        if take_number(rest)? != FORMAT {
+            return None;
+        }
         let (current, repeats, made) = (take_number(rest)?, take_number(rest)?, take_number(rest)?);
         let flags = take_number(rest)?;
         let (took, wait) = (take_millis(rest)?, take_millis(rest)?);
@@ -438,28 +445,33 @@ impl Progress {
     }
 }
 
-/// A status as it is, that of the gateway behind 1000, and words behind 2000.
+const WORDS: usize = 3000;
+
+/// A status as it is, that of the gateway behind 1000, that of its access control behind 2000, and words behind 3000.
 fn code(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Status(status) => status.into(),
         Outcome::Intercepted(status) => 1000 + usize::from(status),
+        Outcome::Refused(status) => 2000 + usize::from(status),
         word => {
-            2000 + Outcome::WORDS
-                .iter()
-                .position(|(_, other)| *other == word)
-                .unwrap_or_default()
+            WORDS
+                + Outcome::WORDS
+                    .iter()
+                    .position(|(_, other)| *other == word)
+                    .unwrap_or_default()
         }
     }
 }
 
 fn outcome(code: usize) -> Outcome {
     let status = |code| u16::try_from(code).unwrap_or_default();
-    match code.checked_sub(2000) {
-        Some(word) => Outcome::WORDS
-            .get(word)
+    match code {
+        ..1000 => Outcome::Status(status(code)),
+        ..2000 => Outcome::Intercepted(status(code - 1000)),
+        ..WORDS => Outcome::Refused(status(code - 2000)),
+        _ => Outcome::WORDS
+            .get(code - WORDS)
             .map_or(Outcome::Reset, |(_, outcome)| *outcome),
-        None if code >= 1000 => Outcome::Intercepted(status(code - 1000)),
-        None => Outcome::Status(status(code)),
     }
 }
 

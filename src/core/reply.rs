@@ -36,6 +36,8 @@ pub enum Problem {
     Denied(Denied),
     /// The caller may not use every model, and the body cannot be read.
     Unreadable,
+    /// What callers may use is restricted, and the path is written in another way than its normal one.
+    Path,
     /// The request came through this gateway too often.
     Loop,
     /// No service gave an answer.
@@ -48,7 +50,7 @@ impl Problem {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Body(_) | Self::Header(_) => Some(Refusal::BadRequest),
-            Self::Denied(_) | Self::Unreadable => Some(Refusal::Denied),
+            Self::Denied(_) | Self::Unreadable | Self::Path => Some(Refusal::Denied),
             Self::Loop => Some(Refusal::Loop),
             Self::NoAnswer(_) => None,
         }
@@ -60,7 +62,7 @@ impl Shape {
     #[must_use]
     pub fn of_path(path: &[u8]) -> Self {
         let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
-        if path.ends_with(b"/messages") {
+        if path.ends_with(b"/messages") || path.ends_with(b"/messages/count_tokens") {
             Self::Anthropic
         } else {
             Self::OpenAi
@@ -129,6 +131,14 @@ fn row(problem: &Problem) -> Row {
             "this caller may not use every model, and the request body is not one whose model can be read".to_owned(),
             None,
         ),
+        Problem::Path => Row {
+            status: 400,
+            openai_type: "invalid_request_error",
+            openai_code: "invalid_path",
+            anthropic_type: "invalid_request_error",
+            message: "the request path is not in its normal form; send it without `//`, `/./`, `/../`, `;`, a `/` at its end, `\\` and escapes".to_owned(),
+            param: None,
+        },
         Problem::Loop => Row {
             status: LOOP_DETECTED,
             openai_type: "server_error",

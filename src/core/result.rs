@@ -46,6 +46,11 @@ pub enum Skip {
     Compressed,
     /// The body is not JSON by its `content-type`.
     NotJson,
+    /// It is no `POST`, or becomes a connection of its own: its answer is left as it is, too.
+    OtherRequest {
+        /// It has no body.
+        end: bool,
+    },
 }
 
 /// An attempt that has ended, as metrics count it.
@@ -103,6 +108,13 @@ impl Skip {
             Self::TooLarge => "too_large",
             Self::Compressed => "compressed",
             Self::NotJson => "not_json",
+            Self::OtherRequest { .. } => "other_method",
         }
+    }
+
+    /// Whether there is a body, which might name a model.
+    #[must_use]
+    pub fn has_body(self) -> bool {
+        self != Self::OtherRequest { end: true }
     }
 }

@@ -3,6 +3,8 @@
 //! `set_property(["NAME"])` writes the filter state `wasm.NAME`. An access log reads it by
 //! `%FILTER_STATE(wasm.NAME:PLAIN)%`, and from Envoy 1.37 on so do the tags of a trace.
 
+use std::borrow::Cow;
+
 use super::host;
 use crate::core::fallback::Exchange;
 use crate::core::result::RequestResult;
@@ -37,9 +39,19 @@ impl Entry<'_> {
         ];
         for (name, value) in fields {
             if !value.is_empty() {
-                host::set_property(&[name], value.as_bytes());
+                host::set_property(&[name], on_one_line(value).as_bytes());
             }
         }
+    }
+}
+
+/// Text whose control characters are replaced: the name of a model comes from the client, and a log may be read line by
+/// line.
+fn on_one_line(text: &str) -> Cow<'_, str> {
+    let breaks = |letter: char| letter.is_control() || ['\u{2028}', '\u{2029}'].contains(&letter);
+    match text.contains(breaks) {
+        true => Cow::Owned(text.replace(breaks, "\u{fffd}")),
+        false => Cow::Borrowed(text),
     }
 }
 

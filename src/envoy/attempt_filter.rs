@@ -16,9 +16,9 @@ use super::answer::{self, ATTEMPTS_HEADER, SERVICE_HEADER};
 use super::attempts::Attempts;
 use super::host;
 use super::lines;
-use super::router::{self, NOT_MADE, RETRY_HEADER};
-use crate::core::fit::Header;
-use crate::core::handoff::Handoff;
+use super::router::{self, NOT_MADE, RETRY_HEADER, Seen};
+use crate::core::fit::Forwarding;
+use crate::core::handoff::{Handoff, PackedHeaders};
 use crate::core::judge::Verdict;
 use crate::core::outcome::{Ended, Origin, Outcome};
 use crate::core::plan::{Plan, Step};
@@ -91,16 +91,16 @@ impl HttpContext for AttemptFilter {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         // Without a plan this is a callout, or a request without fallback.
         let Some(handoff) = router::handoff(&self.attempts.config) else {
+            if router::is_looked_for() {
+                router::set_seen(Seen::Fitted);
+            }
             return Action::Continue;
         };
         let made = router::attempts_made();
         let Some(handoff) = handoff.filter(|_| made > 0) else {
             self.attempts.on_unknown_plan();
-            // From the second attempt on, the headers are those of another service.
-            return match made {
-                0 | 1 => Action::Continue,
-                _ => refuse(),
-            };
+            // The headers are the client's own, or those of another service.
+            return refuse();
         };
         let attempt = Attempt::begin(self.id, Rc::clone(&self.attempts), handoff, made);
         self.attempt = Some(Rc::new(RefCell::new(attempt)));
@@ -182,25 +182,24 @@ impl Attempt {
     }
 
     fn on_request_headers(&mut self, made: usize, end: bool) -> Action {
-        let Some(step) = self.step() else {
-            return Action::Continue;
-        };
-        // The first attempt is fitted already, and needs none of them.
-        let original = match made {
-            1 => self.attempts.was_in_its_cluster(step).then(Vec::new),
-            _ => self.handoff.original.unpack().filter(|_| {
+        let is_first = made == 1;
+        let may_begin = self.step().is_some_and(|step| match is_first {
+            true => self.attempts.was_in_its_cluster(step),
+            false => {
                 !self.progress.is_exhausted()
                     && !router::is_taken_over()
                     && self.attempts.is_in_its_cluster(step)
-            }),
-        };
-        let Some(original) = original else {
+            }
+        });
+        if !may_begin || !self.fit_headers(is_first) {
             self.is_decided = true;
             return refuse();
-        };
-        if made > 1 {
-            self.fit_headers(step, &original);
-            self.request.changes_body = !end && self.changes_body();
+        }
+        self.request.changes_body = !end && self.changes_body();
+        if !self.handoff.judges {
+            self.is_decided = true;
+            router::set_seen(Seen::Fitted);
+        } else if !is_first {
             self.rest();
             if self.request.rests_until.is_none() {
                 self.begins();
@@ -344,6 +343,7 @@ impl Attempt {
         let service = self.step().and_then(|step| step.service.as_ref());
         let service = service.map(|service| service.name.as_str());
         answer::tell(self.progress.trail(), service);
+        router::set_seen(Seen::Settled);
         self.count_request(delay);
         let cools = self.attempts.config.cooldown.is_some();
         if self.handoff.tells_all || (cools && self.progress.has_reports()) {
@@ -483,52 +483,65 @@ impl Attempt {
         self.due = due;
     }
 
-    fn fit_headers(&self, step: &Step, original: &[Header]) {
-        let map = MapType::HttpRequestHeaders;
-        let headers = step.retry_headers(
-            original,
-            self.handoff.body_len,
-            self.handoff.hops,
-            &host::headers(map),
-        );
-        host::replace_headers(map, &headers);
-    }
-
-    /// Whether the body that the router keeps, which is that of the first attempt, is another than this one needs.
-    fn changes_body(&self) -> bool {
-        let Some(first) = self.plan().first_usable() else {
+    /// Makes the headers fit the service. False where that cannot be done.
+    ///
+    /// All attempts share one header map (Envoy 1.39 and 1.40). To the first it comes as the filters before the router left
+    /// it, so what it holds then is kept, and later attempts are made from it.
+    fn fit_headers(&self, is_first: bool) -> bool {
+        let Some(step) = self.step() else {
             return false;
         };
-        let model = |number| {
-            self.plan()
-                .step(number)
-                .and_then(|step| step.model.as_ref())
+        let map = MapType::HttpRequestHeaders;
+        let held = host::headers(map);
+        let config = &self.attempts.config;
+        let forwarding = Forwarding {
+            hops: self.handoff.hops,
+            uncompressed: config.telemetry.token_usage,
         };
-        let current = self.progress.current();
-        current != first && (model(current) != model(first) || !self.handoff.added.is_empty())
+        let original = if is_first { None } else { router::original() };
+        let Some(original) = original else {
+            // An attempt that Envoy ended before its filters were asked has changed nothing.
+            if self.handoff.judges {
+                router::keep_original(&PackedHeaders::pack(&held));
+            }
+            for (name, value) in step.header_changes(&held, forwarding) {
+                match value {
+                    Some(value) => host::set_header(map, &name, &value),
+                    None => host::remove_header(map, &name),
+                }
+            }
+            return true;
+        };
+        let Some(original) = original.unpack() else {
+            return false;
+        };
+        let headers = step.retry_headers(config, &original, &held, forwarding);
+        host::replace_headers(map, &headers);
+        true
     }
 
-    /// Changes the model from that of the first attempt to this service's.
+    /// Whether the body that the router keeps, which is that of the client, is another than this attempt needs.
+    fn changes_body(&self) -> bool {
+        let plan = self.plan();
+        self.step().is_some_and(|step| plan.changes_body(step))
+    }
+
+    /// Makes the body fit: the one that the router sends, which a filter behind the request filter may have changed.
     fn fit_body(&self, size: usize) {
-        let sent = host::buffer(BufferType::HttpRequestBody, 0, size);
-        let added = &self.handoff.added;
-        let parts = [sent.get(..added.start), sent.get(added.end..)];
-        let mut body = parts.map(Option::unwrap_or_default).concat();
-        let model = self.step().and_then(|step| step.model.as_deref());
-        let edit = model.and_then(|model| RequestBody::read(&body).ok()?.edit(model));
-        if let Some(edit) = edit {
-            body = edit.apply(&body);
-        }
-        if body == sent {
+        let body = host::buffer(BufferType::HttpRequestBody, 0, size);
+        let Ok(parsed) = RequestBody::read(&body) else {
             return;
-        }
-        host::replace_start(BufferType::HttpRequestBody, size, &body);
-        if host::header(MapType::HttpRequestHeaders, "content-length").is_some() {
-            host::set_header(
-                MapType::HttpRequestHeaders,
-                "content-length",
-                body.len().to_string().as_bytes(),
-            );
+        };
+        let edit = self.step().and_then(|step| self.plan().edit(step, &parsed));
+        let Some(edit) = edit else {
+            return;
+        };
+        let (length, start) = edit.prefix(&body);
+        host::replace_start(BufferType::HttpRequestBody, length, &start);
+        let map = MapType::HttpRequestHeaders;
+        if host::header(map, "content-length").is_some() {
+            let length = edit.len_after(body.len()).to_string();
+            host::set_header(map, "content-length", length.as_bytes());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::metrics::Metrics;
-use crate::core::config::Service;
+use crate::core::config::{Config, Service};
 use crate::core::plan::Plan;
 use crate::core::progress::Progress;
 
@@ -74,6 +74,19 @@ impl Lines {
                 "event=call_refused service={} cluster={}{left_out}: no such cluster, or no host in it",
                 service.name,
                 service.cluster
+            );
+        }
+    }
+
+    /// Envoy answered `413` to a request whose body was held, after so many bytes.
+    pub fn buffer_limit(&self, now: Duration, held: usize, config: &Config) {
+        if let Some(left_out) = self.take(now) {
+            log::warn!(
+                "event=buffer_limit held_bytes={held} max_body_bytes={} buffer_limit_bytes={}{left_out}: Envoy answered 413, \
+                 since its own limit is lower; raise per_connection_buffer_limit_bytes of the listener, or set \
+                 buffer_limit_bytes to it",
+                config.max_body_bytes,
+                config.buffer_limit_bytes,
             );
         }
     }

@@ -11,14 +11,13 @@ use super::answer::Answer;
 use super::host;
 use super::router;
 use super::stream::{Original, Stream};
-use super::tokens;
 use super::unread::Unread;
-use super::worker::Worker;
+use super::worker::{FittedBy, Worker};
 use crate::core::admission::Head;
-use crate::core::config::Candidates;
+use crate::core::config::{Candidates, normal_paths};
 use crate::core::fallback::{Effect, Exchange};
-use crate::core::fit::Header;
-use crate::core::handoff::{Handoff, PackedHeaders};
+use crate::core::fit::{self, Forwarding, Header};
+use crate::core::handoff::Handoff;
 use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::{BodyError, Edit, RequestBody};
@@ -49,8 +48,7 @@ struct Incoming {
     path: Vec<u8>,
     candidates: Candidates,
     headers: Vec<Header>,
-    /// How often the request came through, with this time, where that is counted.
-    hops: Option<u32>,
+    forwarding: Forwarding,
     /// Bytes of the body that Envoy holds.
     size: usize,
 }
@@ -72,16 +70,20 @@ impl RequestFilter {
             path,
             candidates,
             headers,
-            hops: None,
+            forwarding: Forwarding::default(),
             size: 0,
         };
-        if head.header(":method") != Some(b"POST") {
+        if head.is_other() && !head.has_named_primary() {
             return Action::Continue;
         }
-        head.hops = match self.head(&head).hops() {
+        head.forwarding.hops = match self.head(&head).hops() {
             Ok(hops) => hops,
             Err(problem) => return self.refuse(&head, &problem),
         };
+        if head.is_other() {
+            return self.skip(head, Skip::OtherRequest { end });
+        }
+        head.forwarding.uncompressed = self.worker.config.telemetry.token_usage;
         if let Some(reason) = head.unreadable(self.worker.config.max_body_bytes, end) {
             return self.skip(head, reason);
         }
@@ -94,20 +96,21 @@ impl RequestFilter {
 
     /// Sends a request to its primary without having read it. Its model is not known, so the first
     /// Model API that its path and headers allow says what the primary is.
-    fn skip(&mut self, mut head: Incoming, reason: Skip) -> Action {
+    fn skip(&mut self, head: Incoming, reason: Skip) -> Action {
         let Some(api) = head.candidates.unread() else {
             return Action::Continue;
         };
-        let unread = Unread::new(api, reason);
-        if let Err(problem) = self.head(&head).admit_unread(unread.step().name()) {
+        let mut unread = Unread::new(api, reason);
+        let may_have_model = head.header("upgrade").is_some() || reason.has_body();
+        if let Err(problem) = self
+            .head(&head)
+            .admit_unread(unread.step().name(), may_have_model)
+        {
             return self.refuse(&head, &problem);
         }
         self.record(&api.name, RequestResult::Skipped(reason));
-        tokens::refuse_compression(self.worker.config.telemetry, &mut head.headers);
-        fit_headers(unread.step(), &head);
-        if self.worker.by_router {
-            choose_cluster(unread.step());
-        }
+        let handoff = self.handoff(unread.plan(), &head, false);
+        unread.set_fitted_by(self.send(&handoff, unread.step(), None, &head));
         self.phase = Phase::Unread(unread);
         Action::Continue
     }
@@ -116,11 +119,7 @@ impl RequestFilter {
         if let (Some(api), Some(refusal)) = (head.candidates.unread(), problem.refusal()) {
             self.record(&api.name, RequestResult::Refused(refusal));
         }
-        let reply = Reply::new(Shape::of_path(&head.path), problem);
-        let answer = Answer::from(reply);
-        self.phase = Phase::Answered;
-        host::reply(answer.status, &answer.headers, &answer.body);
-        Action::Pause
+        self.answer(Reply::new(Shape::of_path(&head.path), problem))
     }
 
     /// Tells metrics and access logs what became of a request that was not planned.
@@ -171,9 +170,8 @@ impl RequestFilter {
         mut plan: Plan,
         parsed: RequestBody,
         body: Vec<u8>,
-        mut head: Incoming,
+        head: Incoming,
     ) -> Action {
-        tokens::refuse_compression(self.worker.config.telemetry, &mut head.headers);
         self.write_log_entry(&Entry {
             api: &plan.api().name,
             ..Entry::default()
@@ -181,17 +179,21 @@ impl RequestFilter {
         self.worker.check_health(&mut plan);
         let now = host::now();
         let mut exchange = Exchange::begin(now, plan);
-        if self.worker.leaves_fallback_to_router() && exchange.may_call() {
+        let by_attempt_filter = self.worker.fitted_by(exchange.plan()) == FittedBy::AttemptFilter;
+        if by_attempt_filter && exchange.may_call() {
             exchange = exchange.by_router();
         }
         let effect = exchange.start(now, self.worker.by_router);
-        if effect == Effect::Pass {
-            self.send(&exchange, &parsed, &body, &head);
+        let mut fitted_by = FittedBy::default();
+        if let (Effect::Pass, Some(first)) = (effect, exchange.current()) {
+            let handoff = self.handoff(exchange.plan(), &head, exchange.is_by_router());
+            fitted_by = self.send(&handoff, first, Some((&parsed, &body)), &head);
         }
         let shape = Shape::of_path(&head.path);
         let original = Original {
+            fitted_by,
             headers: head.headers,
-            hops: head.hops,
+            forwarding: head.forwarding,
             body,
             parsed,
         };
@@ -208,24 +210,78 @@ impl RequestFilter {
         stream.borrow_mut().begin(now, effect)
     }
 
-    /// Lets the request go along Envoy's route, fitted to the service at its end.
-    fn send(&self, exchange: &Exchange, parsed: &RequestBody, body: &[u8], head: &Incoming) {
-        let plan = exchange.plan();
-        let Some(first) = exchange.current() else {
-            return;
-        };
-        let edit = plan.edit(first, parsed);
-        fit_headers(first, head);
-        if let Some(edit) = &edit {
-            fit_body(edit, body, head);
+    fn handoff(&self, plan: &Plan, head: &Incoming, judges: bool) -> Handoff {
+        let total_timeout = plan.total_timeout().filter(|_| judges);
+        Handoff {
+            plan: plan.clone(),
+            judges,
+            deadline: total_timeout.map(|total| host::wall_now() + total),
+            hops: head.forwarding.hops,
+            tells_all: self.worker.config.telemetry.is_on(),
         }
-        if exchange.is_by_router() {
-            let tells_all = self.worker.config.telemetry.is_on();
-            hand_to_router(plan, edit.as_ref(), head, tells_all);
+    }
+
+    /// Lets the request go along Envoy's route. In `dispatch: callout` it is made to fit the service at its end here. In
+    /// `dispatch: router` it stays as it came, but for the filter's own headers: the filters behind this one, and the
+    /// route, are to see what the client has sent.
+    fn send(
+        &self,
+        handoff: &Handoff,
+        first: &Step,
+        body: Option<(&RequestBody, &[u8])>,
+        head: &Incoming,
+    ) -> FittedBy {
+        let fitted_by = match first.service {
+            // Where the route decides, the cluster may be any.
+            None if !handoff.judges => FittedBy::default(),
+            _ => self.worker.fitted_by(&handoff.plan),
+        };
+        if fitted_by == FittedBy::AttemptFilter {
+            remove_own_headers(&head.headers);
+            router::hand_over(handoff);
+            if handoff.judges {
+                router::allow_attempts(&handoff.plan, &head.headers);
+            }
+        } else {
+            let edit = body.and_then(|(parsed, _)| handoff.plan.edit(first, parsed));
+            fit_headers(first, head);
+            if let (Some(edit), Some((_, body))) = (edit, body) {
+                fit_body(&edit, body, head);
+            }
+        }
+        if let FittedBy::RequestFilter {
+            looks_for_other: true,
+        } = fitted_by
+        {
+            router::look_for_attempt_filter();
         }
         if self.worker.by_router {
             choose_cluster(first);
         }
+        fitted_by
+    }
+
+    /// Whether a path fits a Model API once somebody behind the filter makes it normal: what the caller may use would not be
+    /// looked at.
+    fn is_hidden(&self, path: &[u8]) -> bool {
+        let config = &self.worker.config;
+        config.access.is_some()
+            && normal_paths(path).iter().any(|path| {
+                let header = |name: &str| host::header(MapType::HttpRequestHeaders, name);
+                !config.candidates(path, header).is_empty()
+            })
+    }
+
+    fn refuse_path(&mut self, path: Vec<u8>) -> Action {
+        let reply = Reply::new(Shape::of_path(&path), &Problem::Path);
+        self.answer(reply)
+    }
+
+    fn answer(&mut self, reply: Reply) -> Action {
+        let answer = Answer::from(reply);
+        self.phase = Phase::Answered;
+        host::reply(answer.status, &answer.headers, &answer.body);
+        Action::Pause
     }
 
     fn rest_of_request(&self) -> Action {
@@ -246,7 +302,10 @@ impl HttpContext for RequestFilter {
             .config
             .candidates(&path, |name| host::header(map, name));
         if candidates.is_empty() {
-            return Action::Continue;
+            return match self.is_hidden(&path) {
+                true => self.refuse_path(path),
+                false => Action::Continue,
+            };
         }
         self.on_head(path, candidates, end)
     }
@@ -284,6 +343,10 @@ impl HttpContext for RequestFilter {
             Phase::Acting(stream) => stream.borrow_mut().on_response_headers(end),
             Phase::Unread(unread) => {
                 unread.on_response_headers(&self.worker);
+                Action::Continue
+            }
+            Phase::Reading(head) => {
+                self.worker.on_answer_to_held_request(head.size);
                 Action::Continue
             }
             _ => Action::Continue,
@@ -344,6 +407,16 @@ impl Incoming {
             .map(|(_, value)| value.as_slice())
     }
 
+    /// Whether it is no `POST`, or one that becomes a connection of its own.
+    fn is_other(&self) -> bool {
+        self.header(":method") != Some(b"POST") || self.header("upgrade").is_some()
+    }
+
+    fn has_named_primary(&self) -> bool {
+        let api = self.candidates.unread();
+        api.is_some_and(|api| api.primary.service.is_some())
+    }
+
     /// Why the body cannot be read, where that shows in the headers.
     fn unreadable(&self, max: usize, end: bool) -> Option<Skip> {
         let mut encodings = self
@@ -380,38 +453,18 @@ fn is_json(content_type: &[u8]) -> bool {
 /// Makes the held request headers fit a service.
 fn fit_headers(step: &Step, head: &Incoming) {
     let map = MapType::HttpRequestHeaders;
-    for (name, _) in &head.headers {
-        if step.withholds(name, head.hops) {
-            host::remove_header(map, name);
+    for (name, value) in step.header_changes(&head.headers, head.forwarding) {
+        match value {
+            Some(value) => host::set_header(map, &name, &value),
+            None => host::remove_header(map, &name),
         }
-    }
-    if let Some(path) = step.path(&head.path) {
-        host::set_header(map, ":path", &path);
-    }
-    if let Some(authority) = step.authority() {
-        host::set_header(map, ":authority", authority.as_bytes());
-    }
-    for (name, value) in step.headers() {
-        host::set_header(map, name, value.as_bytes());
-    }
-    if let Some((name, value)) = step.hops(head.hops) {
-        host::set_header(map, &name, &value);
     }
 }
 
-/// Leaves the attempts of a plan to Envoy's router and the attempt filters.
-fn hand_to_router(plan: &Plan, edit: Option<&Edit>, head: &Incoming, tells_all: bool) {
-    let total_timeout = plan.total_timeout();
-    let handoff = Handoff {
-        plan: plan.clone(),
-        deadline: total_timeout.map(|total| host::wall_now() + total),
-        added: edit.map_or(0..0, Edit::added),
-        body_len: edit.map_or(head.size, |edit| edit.len_after(head.size)),
-        hops: head.hops,
-        tells_all,
-        original: PackedHeaders::pack(&head.headers),
-    };
-    router::hand_over(&handoff, &head.headers);
+fn remove_own_headers(headers: &[Header]) {
+    for (name, _) in headers.iter().filter(|(name, _)| fit::is_own(name)) {
+        host::remove_header(MapType::HttpRequestHeaders, name);
+    }
 }
 
 /// Tells the route's matcher the cluster of a service. Without a named service, the matcher's `on_no_match` is

@@ -9,7 +9,8 @@ use proxy_wasm::types::MapType;
 use super::host;
 use crate::core::config::Config;
 use crate::core::fit::{Header, ROUTER_CONTROLS};
-use crate::core::handoff::Handoff;
+use crate::core::handoff::{Handoff, PackedHeaders};
+use crate::core::plan::Plan;
 use crate::core::progress::Progress;
 
 /// The cluster of the next attempt: the route's matcher reads `wasm.ai_fallback.cluster`.
@@ -18,8 +19,23 @@ const CLUSTER: &[&str] = &["ai_fallback.cluster"];
 const PLAN: &[&str] = &["ai_fallback.plan"];
 /// The [`Progress`].
 const PROGRESS: &[&str] = &["ai_fallback.progress"];
+/// The [`PackedHeaders`] that came to the first attempt.
+const ORIGINAL: &[&str] = &["ai_fallback.original"];
+/// What an attempt filter has done: [`Seen`].
+const SEEN: &[&str] = &["ai_fallback.seen"];
+/// Anything, where the request filter wants to know whether there is an attempt filter.
+const LOOKED_FOR: &[&str] = &["ai_fallback.looked_for"];
 /// Anything, once the request filter makes the attempts itself.
 const TAKEN_OVER: &[&str] = &["ai_fallback.taken_over"];
+
+/// What an attempt filter has done with its attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It made the request fit its service, and does no more.
+    Fitted,
+    /// It judged the answer, which goes to the client.
+    Settled,
+}
 
 /// Asks Envoy's router for a retry. The value is the outcome, or [`NOT_MADE`].
 pub const RETRY_HEADER: &str = "x-ai-fallback-retry";
@@ -36,11 +52,15 @@ pub fn choose_route_again() {
     host::call_foreign("clear_route_cache");
 }
 
-/// Hands a plan to the attempt filters, and allows the router as many retries as it needs. `headers` are those
-/// of the client.
-pub fn hand_over(handoff: &Handoff, headers: &[Header]) {
+/// Hands a plan to the attempt filters.
+pub fn hand_over(handoff: &Handoff) {
     host::set_property(PLAN, &handoff.encode());
-    let retries = handoff.plan.max_attempts().saturating_sub(1);
+}
+
+/// Allows the router as many attempts as the plan needs, and each its time. `headers` are those of the client. What is set
+/// here the router takes out of the request before its first attempt.
+pub fn allow_attempts(plan: &Plan, headers: &[Header]) {
+    let retries = plan.max_attempts().saturating_sub(1);
     let map = MapType::HttpRequestHeaders;
     for (name, _) in headers {
         if ROUTER_CONTROLS.contains(&name.as_str()) {
@@ -48,7 +68,7 @@ pub fn hand_over(handoff: &Handoff, headers: &[Header]) {
         }
     }
     host::set_header(map, "x-envoy-max-retries", retries.to_string().as_bytes());
-    if let Some(patience) = handoff.plan.patience() {
+    if let Some(patience) = plan.patience() {
         let millis = patience.time.as_millis().to_string();
         host::set_header(
             map,
@@ -56,6 +76,47 @@ pub fn hand_over(handoff: &Handoff, headers: &[Header]) {
             millis.as_bytes(),
         );
     }
+}
+
+/// Asks the attempt filter to say that it is there, where the request filter makes the request fit itself.
+pub fn look_for_attempt_filter() {
+    host::set_property(LOOKED_FOR, b"1");
+}
+
+/// Whether the request filter wants to know that an attempt filter is there.
+#[must_use]
+pub fn is_looked_for() -> bool {
+    host::property(LOOKED_FOR).is_some()
+}
+
+/// Says what the attempt filter has done with its attempt.
+pub fn set_seen(seen: Seen) {
+    let word: &[u8] = match seen {
+        Seen::Fitted => b"fitted",
+        Seen::Settled => b"settled",
+    };
+    host::set_property(SEEN, word);
+}
+
+/// What an attempt filter has done with the last attempt, where one has said it. A header could be of the service, which
+/// may be a gateway like this one.
+#[must_use]
+pub fn seen() -> Option<Seen> {
+    match host::property(SEEN)?.as_slice() {
+        b"settled" => Some(Seen::Settled),
+        _ => Some(Seen::Fitted),
+    }
+}
+
+/// Keeps the headers that came to the first attempt for those after it.
+pub fn keep_original(headers: &PackedHeaders) {
+    host::set_property(ORIGINAL, headers.as_bytes());
+}
+
+/// The headers that came to the first attempt.
+#[must_use]
+pub fn original() -> Option<PackedHeaders> {
+    host::property(ORIGINAL).map(PackedHeaders::read)
 }
 
 /// The plan of this request, where there is one; the inner `None` is one of another configuration.

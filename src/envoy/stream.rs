@@ -9,11 +9,11 @@ use super::access_log::Entry;
 use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
 use super::host::{self, Token};
 use super::metrics::CANCELLED;
-use super::router::{self, RETRY_HEADER};
+use super::router::{self, RETRY_HEADER, Seen};
 use super::tokens::{Account, Meter};
-use super::worker::Worker;
+use super::worker::{FittedBy, Worker};
 use crate::core::fallback::{Effect, Event, Exchange};
-use crate::core::fit::{self, Header};
+use crate::core::fit::{self, Forwarding, Header};
 use crate::core::outcome::{Origin, Outcome};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
@@ -23,10 +23,12 @@ use crate::core::retry_after;
 /// The request as the client sent it, kept while a fallback may need it.
 #[derive(Debug)]
 pub struct Original {
+    /// Who makes it fit the service that it goes to along Envoy's route.
+    pub fitted_by: FittedBy,
     /// All headers, with the pseudo headers.
     pub headers: Vec<Header>,
-    /// How often the request came through, with this time, where that is counted.
-    pub hops: Option<u32>,
+    /// How it is forwarded.
+    pub forwarding: Forwarding,
     /// The whole body.
     pub body: Vec<u8>,
     /// What the body says.
@@ -50,6 +52,7 @@ pub struct Stream {
     worker: Rc<Worker>,
     exchange: Exchange,
     shape: Shape,
+    fitted_by: FittedBy,
     original: Option<Original>,
     held: Held,
     /// Reads the routed answer that the client gets.
@@ -75,12 +78,14 @@ impl Stream {
         shape: Shape,
         original: Original,
     ) -> Self {
+        let fitted_by = original.fitted_by;
         let original = exchange.may_call().then_some(original);
         let mut stream = Self {
             id,
             worker,
             exchange,
             shape,
+            fitted_by,
             original,
             held: Held::default(),
             meter: None,
@@ -128,10 +133,14 @@ impl Stream {
         let status = host::header(MapType::HttpResponseHeaders, ":status");
         let status = answer::status(status.as_deref());
         let origin = answer::routed_origin(status);
+        let plan = self.exchange.plan();
+        if origin == Origin::Service && !self.exchange.is_by_router() {
+            self.worker.on_routed_answer(self.fitted_by, plan);
+        }
         // Where no attempt was made, a filter behind ours has answered well.
         if origin == Origin::Service && self.exchange.is_by_router() && router::attempts_made() > 0
         {
-            self.worker.on_missing_attempt_filter();
+            self.worker.on_missing_attempt_filter(plan);
             // Nobody else keeps the time of this answer.
             self.exchange.keep_time();
         }
@@ -156,7 +165,7 @@ impl Stream {
     /// The answer of Envoy's router, after all the attempts that it made.
     fn on_router_answer(&mut self, end: bool) -> Action {
         let map = MapType::HttpResponseHeaders;
-        if host::header(map, ATTEMPTS_HEADER).is_some() {
+        if router::seen() == Some(Seen::Settled) {
             self.original = None;
             let now = host::now();
             if self.worker.cooling.is_some() || self.worker.config.telemetry.is_on() {
@@ -381,7 +390,7 @@ impl Stream {
             .edit(step, &original.parsed)
             .map(|edit| edit.apply(&original.body));
         let body = edited.as_deref().unwrap_or(&original.body);
-        let headers = step.request_headers(&original.headers, body.len(), original.hops);
+        let headers = step.request_headers(&original.headers, body.len(), original.forwarding);
         self.call = host::call(&service.cluster, &headers, body, timeout);
         let Some(token) = self.call else {
             self.worker.lines.call_refused(now, service);

@@ -1,16 +1,10 @@
 //! How many tokens an answer took, read as it passes, for metrics and access logs. Only with `telemetry.token_usage`.
 
-use proxy_wasm::types::MapType;
-
 use super::host;
 use super::metrics::Metrics;
 use crate::core::config::Telemetry;
-use crate::core::fit::Header;
 use crate::core::outcome::Outcome;
 use crate::core::usage::UsageReader;
-
-/// Where the client says which compressions it accepts.
-const ACCEPT_ENCODING: &str = "accept-encoding";
 
 /// Reads the answer that goes to the client.
 #[derive(Debug, Default)]
@@ -70,17 +64,5 @@ impl Meter {
                 host::set_property(&[key], count.to_string().as_bytes());
             }
         }
-    }
-}
-
-/// Keeps services from compressing their answers, which could not be read. Only while the headers of the request are held.
-pub fn refuse_compression(telemetry: Telemetry, headers: &mut Vec<Header>) {
-    if !telemetry.token_usage {
-        return;
-    }
-    let before = headers.len();
-    headers.retain(|(name, _)| name != ACCEPT_ENCODING);
-    if headers.len() < before {
-        host::remove_header(MapType::HttpRequestHeaders, ACCEPT_ENCODING);
     }
 }

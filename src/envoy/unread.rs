@@ -1,5 +1,5 @@
-//! A request to a Model API that goes to its primary unread: its body is too large, compressed or not
-//! JSON. There can be no fallback, and the trail says why.
+//! A request to a Model API that goes to its primary unread: its body is too large, compressed or not JSON, or it is no
+//! `POST`. There can be no fallback, and the trail says why. The answer of one that is no `POST` is left as it is.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,18 +12,20 @@ use super::host;
 use super::metrics::CANCELLED;
 use super::router::RETRY_HEADER;
 use super::tokens::{Account, Meter};
-use super::worker::Worker;
+use super::worker::{FittedBy, Worker};
 use crate::core::config::ModelApi;
 use crate::core::judge::{Judge, Reading};
-use crate::core::outcome::{Ended, Outcome};
-use crate::core::plan::{Health, Step};
+use crate::core::outcome::{Ended, Origin, Outcome};
+use crate::core::plan::{Plan, Step};
 use crate::core::result::Skip;
 use crate::core::trail::Trail;
 
 /// One such request.
 pub struct Unread {
+    plan: Plan,
     step: Step,
     reason: Skip,
+    fitted_by: FittedBy,
     began: Duration,
     is_answered: bool,
     meter: Option<Meter>,
@@ -32,22 +34,28 @@ pub struct Unread {
 impl Unread {
     /// A request that goes to the primary of `api` now.
     #[must_use]
-    pub fn new(api: &ModelApi, reason: Skip) -> Self {
-        let step = Step {
-            service: api.primary.service.as_ref().map(Rc::clone),
-            model: None,
-            alias: None,
-            retries: 0,
-            after: None,
-            health: Health::Good,
-        };
+    pub fn new(api: &Rc<ModelApi>, reason: Skip) -> Self {
+        let step = Step::unread(api);
         Self {
+            plan: Plan::unread(api, step.clone()),
             step,
             reason,
+            fitted_by: FittedBy::default(),
             began: host::now(),
             is_answered: false,
             meter: None,
         }
+    }
+
+    /// Who makes the request fit its service.
+    pub fn set_fitted_by(&mut self, fitted_by: FittedBy) {
+        self.fitted_by = fitted_by;
+    }
+
+    /// Its only attempt, as a plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Where it goes.
@@ -65,19 +73,28 @@ impl Unread {
         let verdict = Judge::new(Reading::default()).on_headers(origin, status, false);
         let outcome = verdict.map_or(Outcome::Status(status), |verdict| verdict.outcome);
         self.is_answered = true;
+        if origin == Origin::Service {
+            worker.on_routed_answer(self.fitted_by, &self.plan);
+        }
         worker.metrics.count_attempt(&self.step, outcome.label());
+        if worker.by_router {
+            host::remove_header(map, RETRY_HEADER);
+        }
         let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
         trail.push(&self.step, &Ended::new(outcome, None, None, None), took);
         trail.remark(self.reason.label());
-        host::remove_header(map, RETRY_HEADER);
         let service = self
             .step
             .service
             .as_ref()
             .filter(|_| outcome.is_from_service());
         let service = service.map(|service| service.name.as_str());
-        answer::tell(&trail, service);
+        let is_other = matches!(self.reason, Skip::OtherRequest { .. });
+        if !is_other {
+            answer::tell(&trail, service);
+            self.meter = Meter::of(worker.config.telemetry, outcome);
+        }
         if worker.config.telemetry.access_log {
             let entry = Entry {
                 service: service.unwrap_or_default(),
@@ -86,7 +103,6 @@ impl Unread {
             };
             entry.write();
         }
-        self.meter = Meter::of(worker.config.telemetry, outcome);
     }
 
     /// More of the answer goes on to the client: `size` bytes.

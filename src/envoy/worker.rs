@@ -1,11 +1,12 @@
 //! What one worker of Envoy knows: the configuration, and the streams under way.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
+use super::answer;
 use super::cooldown::Cooling;
 use super::deadlines::Timer;
 use super::host::{self, Token};
@@ -15,7 +16,27 @@ use super::router;
 use super::stream::Stream;
 use crate::core::config::{Config, Dispatch};
 use crate::core::fallback::Exchange;
-use crate::core::plan::{Health, Plan};
+use crate::core::plan::{Health, Plan, Step};
+
+/// Who makes a request fit the service that it goes to along Envoy's route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FittedBy {
+    /// The attempt filter in the cluster of the service.
+    AttemptFilter,
+    /// The request filter, before the route is chosen.
+    RequestFilter {
+        /// The attempt filter in the cluster is to say whether it is there.
+        looks_for_other: bool,
+    },
+}
+
+impl Default for FittedBy {
+    fn default() -> Self {
+        Self::RequestFilter {
+            looks_for_other: false,
+        }
+    }
+}
 
 /// The state of one worker. It is single-threaded: every worker has its own VM.
 pub struct Worker {
@@ -30,7 +51,8 @@ pub struct Worker {
     pub cooling: Option<Cooling>,
     /// Fallbacks are made by Envoy's router.
     pub by_router: bool,
-    missing_attempt_filter: Cell<bool>,
+    /// The clusters that were seen to have no attempt filter; the empty name: that where the route decides.
+    without_attempt_filter: RefCell<HashSet<String>>,
     timer: Timer,
     streams: RefCell<HashMap<u32, Rc<RefCell<Stream>>>>,
     calls: RefCell<HashMap<Token, u32>>,
@@ -42,7 +64,7 @@ impl Worker {
     pub fn new(config: Config, metrics: Metrics) -> Self {
         Self {
             by_router: by_router(&config),
-            missing_attempt_filter: Cell::new(false),
+            without_attempt_filter: RefCell::default(),
             cooling: cooling(&config),
             config,
             metrics,
@@ -160,21 +182,63 @@ impl Worker {
         }
     }
 
-    /// Whether fallbacks of new requests are left to Envoy's router. Not after an attempt was seen to miss
-    /// its filter: nothing takes back there what belongs to the service before.
+    /// Who makes a request with this plan fit its services.
+    ///
+    /// Not the attempt filters after one of the clusters was seen to have none: nobody there takes away what belongs to the
+    /// client, or to the service before.
     #[must_use]
-    pub fn leaves_fallback_to_router(&self) -> bool {
-        self.by_router && !self.missing_attempt_filter.get()
+    pub fn fitted_by(&self, plan: &Plan) -> FittedBy {
+        if !self.by_router {
+            return FittedBy::default();
+        }
+        let without = self.without_attempt_filter.borrow();
+        let lacks = |step: &Step| without.contains(step.cluster().unwrap_or_default());
+        if without.is_empty() || !plan.steps().any(|(_, step)| lacks(step)) {
+            return FittedBy::AttemptFilter;
+        }
+        let first = plan.first_usable().and_then(|first| plan.step(first));
+        FittedBy::RequestFilter {
+            looks_for_other: first.is_some_and(lacks),
+        }
     }
 
-    /// Tells once that an answer of a service was seen by no attempt filter.
-    pub fn on_missing_attempt_filter(&self) {
-        if !self.missing_attempt_filter.replace(true) {
+    /// An answer of a service came along Envoy's route, to a request that was made to fit by `fitted_by`. Clusters may come
+    /// later than their listener, so what they lack is looked for again.
+    pub fn on_routed_answer(&self, fitted_by: FittedBy, plan: &Plan) {
+        match fitted_by {
+            FittedBy::AttemptFilter => {
+                if router::seen().is_none() && router::attempts_made() > 0 {
+                    self.on_missing_attempt_filter(plan);
+                }
+            }
+            FittedBy::RequestFilter {
+                looks_for_other: true,
+            } => {
+                if router::seen().is_some() {
+                    let cluster = routed_to(plan);
+                    self.without_attempt_filter.borrow_mut().remove(&cluster);
+                }
+            }
+            FittedBy::RequestFilter { .. } => {}
+        }
+    }
+
+    /// Remembers, and tells once, that an answer of a service was seen by no attempt filter.
+    pub fn on_missing_attempt_filter(&self, plan: &Plan) {
+        let cluster = routed_to(plan);
+        if self.without_attempt_filter.borrow_mut().insert(cluster) {
             log::error!(
-                "event=missing_attempt_filter cluster={}: serving by callout; put the plugin with root_id \
-                 ai_fallback_attempt first into the http_filters of the cluster",
+                "event=missing_attempt_filter cluster={}: its requests are served by callout until it is seen there; put \
+                 the plugin with root_id ai_fallback_attempt first into the http_filters of the cluster",
                 String::from_utf8_lossy(&router::chosen_cluster())
             );
+        }
+    }
+
+    /// An answer came while the request was held: Envoy's own, where its buffer is full.
+    pub fn on_answer_to_held_request(&self, held: usize) {
+        if answer::is_request_too_large() {
+            self.lines.buffer_limit(host::now(), held, &self.config);
         }
     }
 
@@ -183,6 +247,14 @@ impl Worker {
         let stream = self.streams.borrow().get(&id).map(Rc::clone)?;
         host::enter(id).then_some(stream)
     }
+}
+
+/// The cluster that the answer came from, as the plan knows it: the empty name where the route decides.
+fn routed_to(plan: &Plan) -> String {
+    let chosen = router::chosen_cluster();
+    let mut clusters = plan.steps().filter_map(|(_, step)| step.cluster());
+    let found = clusters.find(|cluster| cluster.as_bytes() == chosen);
+    found.unwrap_or_default().to_owned()
 }
 
 fn cooling(config: &Config) -> Option<Cooling> {

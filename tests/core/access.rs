@@ -1,6 +1,7 @@
 //! Who may use what, and how often a request may come round.
 
 use ai_fallback::core::admission::Head;
+use ai_fallback::core::fit::Forwarding;
 use ai_fallback::core::plan::Denied;
 use ai_fallback::core::reply::{Problem, Reply, Shape};
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ fn head<R>(extra: Value, headers: &[(&str, &str)], with: impl FnOnce(Head<'_>) -
 fn a_request_whose_model_is_not_read_goes_on_only_where_models_do_not_matter() {
     let admits = |team, service: &'static str| {
         head(json!({"access": access()}), &[("x-team", team)], |head| {
-            head.admit_unread(service)
+            head.admit_unread(service, true)
         })
     };
     assert!(admits("red", "a").is_ok());
@@ -95,7 +96,7 @@ fn a_request_whose_model_is_not_read_goes_on_only_where_models_do_not_matter() {
         matches!(admits("red", "b"), Err(Problem::Denied(Denied::Service(name))) if name == "b")
     );
     assert!(matches!(admits("blue", "a"), Err(Problem::Unreadable)));
-    assert!(head(json!({}), &[], |head| head.admit_unread("b")).is_ok());
+    assert!(head(json!({}), &[], |head| head.admit_unread("b", true)).is_ok());
 }
 
 #[test]
@@ -138,9 +139,15 @@ fn hops_go_to_named_services_and_nothing_the_client_says_of_them() {
         ..plan.step(0).unwrap().clone()
     };
     let original = [header(":method", "POST"), header("x-ai-hops", "7")];
+    let config = config(&json!({"services": services(), "model_apis": [api(to(&["b"]))]}));
     let sent = |hops| {
-        let new = step.request_headers(&original, 0, hops);
-        let again = step.retry_headers(&original, 0, hops, &[header("x-ai-hops", "7")]);
+        let forwarding = Forwarding {
+            hops,
+            ..Forwarding::default()
+        };
+        let new = step.request_headers(&original, 0, forwarding);
+        let now = [header("x-ai-hops", "7")];
+        let again = step.retry_headers(&config, &original, &now, forwarding);
         [new, again].map(|headers| {
             let values = headers.into_iter().filter(|(name, _)| name == "x-ai-hops");
             values

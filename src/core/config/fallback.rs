@@ -38,7 +38,6 @@ const FIELDS: &[&str] = &[
     "deliver",
     "max_held_bytes",
 ];
-const MAX_HELD_BYTES: u32 = 512 << 10;
 const MAX_HELD_BYTES_LIMIT: i32 = 32 << 20;
 
 /// What happens after an attempt that failed.
@@ -110,6 +109,7 @@ impl Fallback {
     pub(super) fn read(
         item: &Item<'_>,
         services: &Services,
+        buffer_limit: u32,
         problems: &mut Problems,
     ) -> Option<Self> {
         let fields = item.fields(problems, "an object with the field `services`", FIELDS)?;
@@ -138,7 +138,10 @@ impl Fallback {
             _ => Deliver::FirstPacket,
         };
         let range = 1..=MAX_HELD_BYTES_LIMIT;
-        let max_held_bytes = fields.count(problems, "max_held_bytes", range, MAX_HELD_BYTES);
+        // Half of the buffer: the other is for what comes in one piece.
+        let default = (buffer_limit / 2).clamp(1, MAX_HELD_BYTES_LIMIT.unsigned_abs());
+        let max_held_bytes =
+            fields.within_buffer(problems, "max_held_bytes", range, default, buffer_limit);
         enabled.then_some(Fallback {
             targets: targets.unwrap_or_default(),
             only_backend_errors,

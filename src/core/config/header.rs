@@ -2,6 +2,7 @@
 //! the one that says who calls. A value may be a credential, so no message repeats one.
 
 use super::error::quoted;
+use super::pattern::Pattern;
 use super::reader::{Item, Problems};
 
 /// `(name in lower case, value)`.
@@ -22,6 +23,13 @@ const RESERVED: [&str; 7] = [
 /// The filter's own, and those by which Envoy's router is told what to do.
 const RESERVED_PREFIXES: [&str; 3] = [":", OWN_PREFIX, "x-envoy-"];
 const OWN_PREFIX: &str = "x-ai-fallback-";
+/// Without these a request is none, or another one. No pattern takes them away.
+pub(super) const KEPT: [&str; 4] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+];
 const EXPECTED_VALUE: &str = "text without control characters";
 
 /// The headers to set on requests to a service, sorted by name.
@@ -72,6 +80,30 @@ pub(super) fn read_identity(
         return problems.report(&item.path, "reserved header name", &quoted(&name), expected);
     }
     Some(name)
+}
+
+/// The name of a header that holds a client's credential, in lower case.
+pub(super) fn read_credential_name(item: &Item<'_>, problems: &mut Problems) -> Option<String> {
+    let expected = "the name of a request header, without `*`";
+    let name = read_name(item.any_text(problems, expected)?, item, problems)?;
+    if name.starts_with(':') || name == "host" || name == "content-length" || name.contains('*') {
+        return problems.report(&item.path, "reserved header name", &quoted(&name), expected);
+    }
+    Some(name)
+}
+
+/// A pattern of names of client headers, in lower case, that a service does not get.
+pub(super) fn read_removed(item: &Item<'_>, problems: &mut Problems) -> Option<Pattern> {
+    let expected = "the name of a request header, with `*` for any run of characters";
+    let text = item.any_text(problems, expected)?;
+    let name = read_name(text, item, problems)?;
+    if name.starts_with(':') || KEPT.contains(&name.as_str()) {
+        return problems.report(&item.path, "reserved header name", &quoted(text), expected);
+    }
+    match Pattern::parse(&name) {
+        Ok(pattern) => Some(pattern),
+        Err(expected) => problems.report(&item.path, "bad pattern", &quoted(text), expected),
+    }
 }
 
 fn read(

@@ -13,14 +13,19 @@ use super::path_template::split_query;
 use super::pattern::Pattern;
 
 /// How the paths of the known Model APIs end.
-pub const KNOWN_PATHS: [&str; 7] = [
+pub const KNOWN_PATHS: [&str; 12] = [
     "/chat/completions",
     "/completions",
     "/embeddings",
     "/responses",
+    "/responses/compact",
     "/messages",
+    "/messages/count_tokens",
     "/rerank",
+    "/score",
+    "/moderations",
     "/images/generations",
+    "/audio/speech",
 ];
 
 /// The Model APIs that a request may belong to, as far as its path and headers tell.

@@ -6,6 +6,7 @@
 
 mod access;
 mod cooldown;
+mod credentials;
 mod error;
 mod error_set;
 mod fallback;
@@ -13,6 +14,7 @@ mod header;
 mod matching;
 mod model_api;
 mod node;
+mod normal_path;
 mod path_template;
 mod pattern;
 mod reader;
@@ -25,12 +27,16 @@ use std::rc::Rc;
 
 pub use access::{Access, Policy};
 pub use cooldown::Cooldown;
+pub use credentials::{
+    CredentialNames, SUBPROTOCOL_HEADER, percent_decoded, without_secret_subprotocols,
+};
 pub use error::ConfigError;
 pub use error_set::ErrorSet;
 pub use fallback::{ClientControls, ClientModels, Deliver, Fallback, Retry};
 pub use matching::{Candidates, KNOWN_PATHS};
 pub use model_api::{ModelApi, ModelChoice, Primary, Target};
 pub use node::Node;
+pub use normal_path::normal_paths;
 pub use path_template::PathTemplate;
 pub use pattern::Pattern;
 pub use service::{Credentials, Service};
@@ -44,8 +50,10 @@ use services::Services;
 
 const FIELDS: &[&str] = &[
     "dispatch",
+    "buffer_limit_bytes",
     "max_body_bytes",
     "max_hops",
+    "credential_names",
     "services",
     "model_apis",
     "access",
@@ -53,8 +61,10 @@ const FIELDS: &[&str] = &[
     "telemetry",
 ];
 const MODEL_APIS: &str = "a list of Model APIs, at least one";
-const MAX_BODY_BYTES: u32 = 1 << 20;
+/// Envoy's own default for a listener.
+const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 /// More than a Wasm VM can hold for a few requests at once.
+const BUFFER_LIMIT_BYTES_LIMIT: i32 = 1 << 30;
 const MAX_BODY_BYTES_LIMIT: i32 = 256 << 20;
 const MAX_HOPS: u32 = 0;
 
@@ -63,6 +73,9 @@ const MAX_HOPS: u32 = 0;
 pub struct Config {
     /// How a fallback is made.
     pub dispatch: Dispatch,
+    /// What Envoy buffers of a request or an answer at most, in bytes, from 1 to 1 GiB. `max_body_bytes` and
+    /// `max_held_bytes` are within it.
+    pub buffer_limit_bytes: usize,
     /// The largest request body that is read, in bytes, from 1 to 256 MiB.
     pub max_body_bytes: usize,
     /// The services, sorted by name. At least one.
@@ -112,6 +125,13 @@ impl Config {
         self.services.get(found.ok()?)
     }
 
+    /// Whether a service sets a header of this name, in lower case, on its requests.
+    #[must_use]
+    pub fn sets_header(&self, name: &str) -> bool {
+        let mut all = self.services.iter().flat_map(|service| &service.headers);
+        all.any(|(own, _)| own == name)
+    }
+
     /// The Model APIs that a request may belong to: those whose path and headers fit.
     ///
     /// `header` looks up the value of a header by its name in lower case. It is asked only for
@@ -135,15 +155,26 @@ fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Config
         Some("router") => Dispatch::Router,
         _ => Dispatch::Callout,
     };
+    let buffer_limit = fields.count(
+        problems,
+        "buffer_limit_bytes",
+        1..=BUFFER_LIMIT_BYTES_LIMIT,
+        BUFFER_LIMIT_BYTES,
+    );
+    // The rest is for what comes in one piece: Envoy adds it to its buffer before a filter sees it.
+    let default = (buffer_limit / 4 * 3).clamp(1, MAX_BODY_BYTES_LIMIT.unsigned_abs());
     let range = 1..=MAX_BODY_BYTES_LIMIT;
-    let max_body_bytes = fields.count(problems, "max_body_bytes", range, MAX_BODY_BYTES);
+    let max_body_bytes =
+        fields.within_buffer(problems, "max_body_bytes", range, default, buffer_limit);
     let max_hops = fields.count(problems, "max_hops", 0..=100, MAX_HOPS);
+    let names = fields.optional(problems, "credential_names", CredentialNames::read);
+    let names = Rc::new(names.unwrap_or_default());
     let services = fields.required(problems, "services", services::EXPECTED, |item, p| {
-        Some(Services::read(item, env, p))
+        Some(Services::read(item, env, &names, p))
     });
     let services = services.unwrap_or_default();
     let model_apis = fields.required(problems, "model_apis", MODEL_APIS, |item, p| {
-        Some(read_model_apis(item, &services, p))
+        Some(read_model_apis(item, &services, buffer_limit, p))
     });
     let access = fields.optional(problems, "access", |item, p| {
         Access::read(item, &services, p)
@@ -154,6 +185,7 @@ fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Config
     let index = Index::new(&model_apis);
     Some(Config {
         dispatch,
+        buffer_limit_bytes: buffer_limit as usize,
         max_body_bytes: max_body_bytes as usize,
         services: services.into_sorted(),
         model_apis,
@@ -168,12 +200,13 @@ fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Config
 fn read_model_apis(
     item: &Item<'_>,
     services: &Services,
+    buffer_limit: u32,
     problems: &mut Problems,
 ) -> Vec<Rc<ModelApi>> {
     let mut names = Vec::new();
     let mut index = 0;
     item.list(problems, MODEL_APIS, |item, p| {
-        let api = ModelApi::read(index, item, services, &mut names, p);
+        let api = ModelApi::read(index, item, services, buffer_limit, &mut names, p);
         index += 1;
         api.map(Rc::new)
     })

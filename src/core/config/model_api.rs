@@ -75,6 +75,7 @@ impl ModelApi {
         index: usize,
         item: &Item<'a>,
         services: &Services,
+        buffer_limit: u32,
         names: &mut Vec<&'a str>,
         problems: &mut Problems,
     ) -> Option<Self> {
@@ -85,7 +86,7 @@ impl ModelApi {
             Primary::read(item, services, p)
         });
         let fallback = fields.optional(problems, "fallback", |item, p| {
-            Fallback::read(item, services, p)
+            Fallback::read(item, services, buffer_limit, p)
         });
         let Match {
             paths,

@@ -278,6 +278,25 @@ impl<'a> Fields<'a> {
         number.map_or(default, i32::unsigned_abs)
     }
 
+    /// A number of bytes that Envoy is to buffer, which it does up to `buffer_limit`.
+    pub fn within_buffer(
+        &self,
+        problems: &mut Problems,
+        name: &str,
+        range: RangeInclusive<i32>,
+        default: u32,
+        buffer_limit: u32,
+    ) -> u32 {
+        let bytes = self.count(problems, name, range, default);
+        if bytes > buffer_limit {
+            let expected = format!(
+                "at most `buffer_limit_bytes`, which is {buffer_limit}: raise it, and Envoy's own limit with it"
+            );
+            self.out_of_range(problems, name, bytes, &expected);
+        }
+        bytes
+    }
+
     /// Whether the field is there.
     pub fn has(&self, name: &str) -> bool {
         self.field(name).is_some()

@@ -5,9 +5,11 @@ use std::rc::Rc;
 
 use hashbrown::HashMap;
 
+use super::credentials::CredentialNames;
 use super::error::quoted;
 use super::header::{self, Env};
 use super::path_template::PathTemplate;
+use super::pattern::Pattern;
 use super::reader::{Item, Problems};
 
 const FIELDS: &[&str] = &[
@@ -16,6 +18,7 @@ const FIELDS: &[&str] = &[
     "path",
     "headers",
     "credentials",
+    "remove_headers",
     "models",
 ];
 const NAME: &str = "[a-z0-9][a-z0-9_-]*";
@@ -37,6 +40,10 @@ pub struct Service {
     pub headers: Vec<(String, String)>,
     /// Whether the client's own credentials are sent.
     pub credentials: Credentials,
+    /// The names of what the client's credentials are.
+    pub credential_names: Rc<CredentialNames>,
+    /// Client headers that are not sent, in lower case.
+    removed_headers: Vec<Pattern>,
     /// The names this service knows models by.
     models: HashMap<String, Rc<str>>,
 }
@@ -57,11 +64,27 @@ impl Service {
         self.models.get(requested)
     }
 
+    /// Whether a header of the client, by its name in lower case, stays behind since this service is not to get it.
+    #[must_use]
+    pub fn removes_header(&self, name: &str) -> bool {
+        if self.credentials == Credentials::Service && self.credential_names.has_header(name) {
+            return true;
+        }
+        !self.removed_headers.is_empty()
+            && !name.starts_with(':')
+            && !header::KEPT.contains(&name)
+            && self
+                .removed_headers
+                .iter()
+                .any(|pattern| pattern.matches(name.as_bytes()))
+    }
+
     /// Reads the service called `name`; it is `None` where that is not a name.
     pub(super) fn read(
         name: Option<&str>,
         item: &Item<'_>,
         env: Env<'_>,
+        credential_names: &Rc<CredentialNames>,
         problems: &mut Problems,
     ) -> Option<Self> {
         let fields = item.fields(problems, "an object with the field `cluster`", FIELDS)?;
@@ -78,6 +101,9 @@ impl Service {
             Some("client") => Credentials::Client,
             _ => Credentials::Service,
         };
+        let expected = "a list of header names, at least one";
+        let removed_headers =
+            fields.list(problems, "remove_headers", expected, header::read_removed);
         let models = fields.optional(problems, "models", models);
         Some(Service {
             name: name?.to_owned(),
@@ -86,6 +112,8 @@ impl Service {
             path: path.unwrap_or_else(PathTemplate::unchanged),
             headers: headers.unwrap_or_default(),
             credentials,
+            credential_names: Rc::clone(credential_names),
+            removed_headers,
             models: models.unwrap_or_default(),
         })
     }
@@ -101,6 +129,7 @@ impl fmt::Debug for Service {
             .field("path", &self.path)
             .field("header_names", &names)
             .field("credentials", &self.credentials)
+            .field("removed_headers", &self.removed_headers)
             .field("models", &self.models)
             .finish()
     }

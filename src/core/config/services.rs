@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::credentials::CredentialNames;
 use super::error::{one_of, quoted};
 use super::header::Env;
 use super::reader::{Item, Problems};
@@ -17,12 +18,17 @@ pub(super) struct Services(Vec<(String, Option<Rc<Service>>)>);
 
 impl Services {
     /// Every service that was written is in the result, also where it could not be read.
-    pub fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Self {
+    pub fn read(
+        item: &Item<'_>,
+        env: Env<'_>,
+        credential_names: &Rc<CredentialNames>,
+        problems: &mut Problems,
+    ) -> Self {
         let entries = item.some_entries(problems, EXPECTED);
         let services = entries.iter().map(|(key, item)| {
             let name = service::check_name(key, &item.path, problems);
-            let service = Service::read(name, item, env, problems).map(Rc::new);
-            ((*key).to_owned(), service)
+            let service = Service::read(name, item, env, credential_names, problems);
+            ((*key).to_owned(), service.map(Rc::new))
         });
         Services(services.collect())
     }

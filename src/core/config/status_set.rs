@@ -10,11 +10,16 @@ const WORDS: [(&str, StatusSet); 2] = [
     ("availability", StatusSet::AVAILABILITY),
 ];
 
+/// Refusals. Said by the gateway itself, each counts only where it is listed by its code.
+const REFUSALS: [u16; 3] = [401, 403, 407];
+
 /// A set of HTTP statuses from 400 to 599, one bit each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StatusSet {
     client: u128,
     server: u128,
+    /// Those of [`REFUSALS`] that are listed by their codes, in the bits of `client`.
+    refusals: u128,
 }
 
 impl StatusSet {
@@ -23,11 +28,13 @@ impl StatusSet {
     pub const ALL: StatusSet = StatusSet {
         client: Self::CLASS,
         server: Self::CLASS,
+        refusals: 0,
     };
     /// What says that a service cannot answer now: `408`, `425`, `429` and `5xx`.
     pub const AVAILABILITY: StatusSet = StatusSet {
         client: 1 << 8 | 1 << 25 | 1 << 29,
         server: Self::CLASS,
+        refusals: 0,
     };
 
     /// Whether `status` is in the set.
@@ -37,16 +44,33 @@ impl StatusSet {
         one.client & self.client != 0 || one.server & self.server != 0
     }
 
+    /// Whether `status` is in the set where the gateway itself has said it: of refusals, not by a class or a word.
+    #[must_use]
+    pub fn contains_of_gateway(self, status: u16) -> bool {
+        match REFUSALS.contains(&status) {
+            true => StatusSet::of(status).client & self.refusals != 0,
+            false => self.contains(status),
+        }
+    }
+
     /// The set of one status; empty where it is not from 400 to 599.
     fn of(status: u16) -> Self {
         match status {
-            400..=499 => StatusSet {
-                client: 1 << (status - 400),
-                server: 0,
-            },
+            400..=499 => {
+                let client = 1 << (status - 400);
+                StatusSet {
+                    client,
+                    server: 0,
+                    refusals: if REFUSALS.contains(&status) {
+                        client
+                    } else {
+                        0
+                    },
+                }
+            }
             500..=599 => StatusSet {
-                client: 0,
                 server: 1 << (status - 500),
+                ..StatusSet::default()
             },
             _ => StatusSet::default(),
         }
@@ -56,6 +80,7 @@ impl StatusSet {
         StatusSet {
             client: self.client | other.client,
             server: self.server | other.server,
+            refusals: self.refusals | other.refusals,
         }
     }
 
@@ -98,11 +123,11 @@ fn read_entry(item: &Item<'_>, problems: &mut Problems) -> Option<StatusSet> {
     match item.any_text(problems, &expected(""))? {
         "4xx" => Some(StatusSet {
             client: StatusSet::CLASS,
-            server: 0,
+            ..StatusSet::default()
         }),
         "5xx" => Some(StatusSet {
-            client: 0,
             server: StatusSet::CLASS,
+            ..StatusSet::default()
         }),
         text => read_code(text).or_else(|| read_word(text)).or_else(|| {
             problems.report(&item.path, "not a status", &quoted(text), &expected(text))
@@ -153,6 +178,26 @@ mod tests {
         assert_eq!(members(r#"["availability"]"#), expected);
         assert_eq!(members(r#"["availability", 401, 429]"#)[..2], [401, 408]);
         assert_eq!(read(r#"["any", 404]"#), Some(StatusSet::ALL));
+    }
+
+    #[test]
+    fn a_refusal_of_the_gateway_is_in_the_set_by_its_code_alone() {
+        for json in [r#""any""#, r#"["4xx", "5xx"]"#, r#"["availability"]"#] {
+            let set = read(json).unwrap();
+            assert!(
+                REFUSALS
+                    .iter()
+                    .all(|status| !set.contains_of_gateway(*status)),
+                "{json}"
+            );
+            assert!(
+                set.contains_of_gateway(429) && set.contains_of_gateway(503),
+                "{json}"
+            );
+        }
+        let listed = read(r#"["4xx", 401, "407"]"#).unwrap();
+        let of_gateway = REFUSALS.map(|status| listed.contains_of_gateway(status));
+        assert_eq!(of_gateway, [true, false, true]);
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Plan {
         Ok(Self {
             steps: builder.steps,
             api: Rc::clone(api),
+            requested: request.model.map(Into::into),
             stream: request.stream,
             off: wish.off,
             deliver: deliver.unwrap_or(Deliver::FirstPacket),

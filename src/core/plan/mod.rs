@@ -21,6 +21,8 @@ pub use patience::{Patience, TIMER_SLACK};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     api: Rc<ModelApi>,
+    /// `model` of the request.
+    requested: Option<Rc<str>>,
     steps: Vec<Step>,
     stream: bool,
     /// The request has asked for no fallback.
@@ -63,6 +65,27 @@ pub enum Health {
 impl Plan {
     /// The most attempts that a plan has, without retries: what a request names may be known by many services.
     pub const MAX_STEPS: usize = 100;
+
+    /// The plan for a request whose body is not read: this attempt at its primary, and no other.
+    #[must_use]
+    pub fn unread(api: &Rc<ModelApi>, primary: Step) -> Self {
+        Self {
+            api: Rc::clone(api),
+            requested: None,
+            steps: vec![primary],
+            stream: false,
+            off: true,
+            deliver: Deliver::FirstPacket,
+            total_timeout: None,
+            uses_client_models: false,
+        }
+    }
+
+    /// The model that the request names in `model`.
+    #[must_use]
+    pub fn requested(&self) -> Option<&str> {
+        self.requested.as_deref()
+    }
 
     /// The Model API of the request.
     #[must_use]
@@ -182,6 +205,25 @@ impl Plan {
 }
 
 impl Step {
+    /// The primary of `api`, for a request whose model is not known.
+    #[must_use]
+    pub fn unread(api: &ModelApi) -> Self {
+        Self {
+            service: api.primary.service.as_ref().map(Rc::clone),
+            model: None,
+            alias: None,
+            retries: 0,
+            after: None,
+            health: Health::Good,
+        }
+    }
+
+    /// The cluster of its service; `None` where the route decides.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&str> {
+        Some(&self.service.as_ref()?.cluster)
+    }
+
     /// The name that the trail of attempts shows.
     #[must_use]
     pub fn name(&self) -> &str {

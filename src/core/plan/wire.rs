@@ -11,6 +11,8 @@ use crate::core::provider_error::ErrorKind;
 const STREAM: usize = 1;
 const COMPLETE: usize = 2;
 const CLIENT_MODELS: usize = 4;
+const OFF: usize = 8;
+const REQUESTED: usize = 16;
 
 const HAS_SERVICE: usize = 1;
 const HAS_MODEL: usize = 2;
@@ -24,19 +26,24 @@ const HEALTH: [(usize, Health); 3] = [
 const KIND: usize = 32;
 
 impl Plan {
-    /// Adds the plan. One that is off is never passed on: it has one attempt.
+    /// Adds the plan.
     pub fn put(&self, out: &mut Vec<u8>) {
         let flag = |flag, is: bool| if is { flag } else { 0 };
         let flags = flag(STREAM, self.stream)
             | flag(COMPLETE, self.deliver == Deliver::Complete)
-            | flag(CLIENT_MODELS, self.uses_client_models);
+            | flag(CLIENT_MODELS, self.uses_client_models)
+            | flag(OFF, self.off)
+            | flag(REQUESTED, self.requested.is_some());
         let total = self.total_timeout.unwrap_or_default().as_millis();
         put_number(out, self.api.index);
         put(out, self.api.name.as_bytes());
         put_number(out, flags);
         put_number(out, usize::try_from(total).unwrap_or(usize::MAX));
+        if let Some(requested) = &self.requested {
+            put(out, requested.as_bytes());
+        }
         put_number(out, self.steps.len());
-        let mut before = None;
+        let mut before = self.requested.as_ref();
         for step in &self.steps {
             step.put(before, out);
             before = step.model.as_ref();
@@ -50,17 +57,25 @@ impl Plan {
         let name = take_text(bytes)?;
         let flags = take_number(bytes)?;
         let total = Duration::from_millis(take_number(bytes)? as u64);
+        let requested: Option<Rc<str>> = match flags & REQUESTED {
+            0 => None,
+            _ => Some(take_text(bytes)?.into()),
+        };
         let count = take_number(bytes)?;
         let mut steps: Vec<Step> = Vec::new();
         for _ in 0..count {
-            let before = steps.last().and_then(|step| step.model.as_ref());
+            let before = match steps.last() {
+                Some(step) => step.model.as_ref(),
+                None => requested.as_ref(),
+            };
             steps.push(Step::take(config, before, bytes)?);
         }
         (api.name == name).then_some(Self {
             api: Rc::clone(api),
+            requested,
             steps,
             stream: flags & STREAM != 0,
-            off: false,
+            off: flags & OFF != 0,
             deliver: match flags & COMPLETE {
                 0 => Deliver::FirstPacket,
                 _ => Deliver::Complete,

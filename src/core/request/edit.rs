@@ -8,8 +8,6 @@ pub struct Edit {
     pub(super) first: Splice,
     /// Begins where the first one ends, or later.
     pub(super) second: Option<Splice>,
-    /// The first one adds a member where there was none.
-    pub(super) adds: bool,
 }
 
 /// The bytes of `span` become `text`.
@@ -42,15 +40,6 @@ impl Edit {
         self.splices().fold(body_len, |len, splice| {
             len.saturating_sub(splice.span.len()) + splice.text.len()
         })
-    }
-
-    /// Where a `model` member, with its comma, stands in the changed body that the body which was
-    /// read did not have; `0..0` where nothing was added.
-    pub fn added(&self) -> Range<usize> {
-        match (self.adds, self.first.span.start) {
-            (true, at) => at..at + self.first.text.len(),
-            (false, _) => 0..0,
-        }
     }
 
     fn write_prefix(&self, body: &[u8], out: &mut Vec<u8>) -> usize {

@@ -97,7 +97,6 @@ impl RequestBody {
         Some(Edit {
             first: self.name_model(model, with_comma)?,
             second: None,
-            adds: self.model.is_none(),
         })
     }
 
@@ -106,7 +105,6 @@ impl RequestBody {
     /// Of several `models` it takes out the first: see [`models`](Self::models).
     pub fn edit_without_models(&self, model: Option<&str>) -> Option<Edit> {
         let named = model.and_then(|model| self.name_model(model, self.room.others));
-        let adds = named.is_some() && self.model.is_none();
         let removed = self.models.as_ref().map(Models::removed);
         let (first, second) = match (named, removed) {
             // What is added stands where the first member begins, and comes before it.
@@ -116,11 +114,7 @@ impl RequestBody {
             (named, Some(removed)) => (removed, named),
             (named, None) => (named?, None),
         };
-        Some(Edit {
-            first,
-            second,
-            adds,
-        })
+        Some(Edit { first, second })
     }
 
     /// The models that the request names in `models`, in their order; `None` where it has no such
@@ -206,8 +200,6 @@ mod tests {
         let edit = RequestBody::read(body.as_bytes()).unwrap().edit(model)?;
         let after = edit.apply(body.as_bytes());
         assert_eq!(edit.len_after(body.len()), after.len());
-        let added = &after[edit.added()];
-        assert_eq!(added.is_empty(), body.contains("mod"), "{body}");
         Some(String::from_utf8(after).unwrap())
     }
 
