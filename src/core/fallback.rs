@@ -254,7 +254,8 @@ impl Exchange {
         match &self.state {
             State::Routed(watch) => {
                 let waits = watch.waits(self.limits()).map(|(due, _)| due);
-                waits.chain(self.total_deadline()).min()
+                let all = waits.chain(self.total_deadline());
+                all.chain(watch.error_body_due()).min()
             }
             State::Resting(until) => Some(*until),
             _ => None,
@@ -327,6 +328,16 @@ impl Exchange {
         match &self.state {
             State::Routed(watch) => Some(watch.wanted(size, end)),
             _ => None,
+        }
+    }
+
+    /// Whether the body of an error is not to be waited for any longer at `now`: what has come of it is to be given as all
+    /// of it.
+    #[must_use]
+    pub fn is_error_body_overdue(&self, now: Duration) -> bool {
+        match &self.state {
+            State::Routed(watch) => watch.error_body_due().is_some_and(|due| due <= now),
+            _ => false,
         }
     }
 

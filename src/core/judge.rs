@@ -4,6 +4,7 @@ use super::config::Fallback;
 use super::outcome::{Origin, Outcome};
 use super::plan::Plan;
 use super::provider_error::ProviderError;
+use super::request::Members;
 use super::sse::{self, FirstEvent};
 
 /// What an answer turned out to be.
@@ -134,8 +135,10 @@ impl Judge {
         }
     }
 
+    /// The end of a body may never be told, so that of its JSON counts too.
     fn on_refusal(&self, size: usize, bytes: &[u8], end: bool) -> Option<Verdict> {
-        (end || size >= ProviderError::MAX_BODY).then(|| Verdict {
+        let is_enough = end || size >= ProviderError::MAX_BODY || is_whole_json(bytes);
+        is_enough.then(|| Verdict {
             outcome: Outcome::Status(self.status),
             error: ProviderError::read(bytes.get(..ProviderError::MAX_BODY).unwrap_or(bytes)),
         })
@@ -195,9 +198,7 @@ impl Judge {
     #[must_use]
     pub fn wanted(&self, size: usize, end: bool) -> (usize, usize) {
         match self.part {
-            Part::Refusal if end || size >= ProviderError::MAX_BODY => {
-                (0, size.min(ProviderError::MAX_BODY))
-            }
+            Part::Refusal => (0, size.min(ProviderError::MAX_BODY)),
             Part::Rest if end && self.reading.stream => (0, size),
             Part::Nothing | Part::FirstEvent if self.reading.stream => (
                 self.skipped,
@@ -213,9 +214,27 @@ impl Judge {
         self.part != Part::Nothing
     }
 
+    /// Whether what a service says of its error is waited for.
+    #[must_use]
+    pub fn is_reading_error(&self) -> bool {
+        self.part == Part::Refusal
+    }
+
     /// Whether the answer began well, and is held to its end.
     #[must_use]
     pub fn is_holding(&self) -> bool {
         self.part == Part::Rest
+    }
+}
+
+fn is_whole_json(bytes: &[u8]) -> bool {
+    let Ok(mut members) = Members::of(bytes) else {
+        return false;
+    };
+    loop {
+        match members.next() {
+            Ok(Some(_)) => {}
+            end => return end.is_ok(),
+        }
     }
 }

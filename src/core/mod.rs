@@ -5,6 +5,7 @@
 //! out as a value.
 
 pub mod admission;
+pub mod answer_headers;
 mod block;
 mod bytes;
 pub mod config;

@@ -467,8 +467,8 @@ fn outcome(code: usize) -> Outcome {
     let status = |code| u16::try_from(code).unwrap_or_default();
     match code {
         ..1000 => Outcome::Status(status(code)),
-        ..2000 => Outcome::Intercepted(status(code - 1000)),
-        ..WORDS => Outcome::Refused(status(code - 2000)),
+        1000..2000 => Outcome::Intercepted(status(code - 1000)),
+        2000..WORDS => Outcome::Refused(status(code - 2000)),
         _ => Outcome::WORDS
             .get(code - WORDS)
             .map_or(Outcome::Reset, |(_, outcome)| *outcome),

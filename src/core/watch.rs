@@ -13,7 +13,8 @@ pub struct Watch {
     began: Duration,
     /// When something last came of it.
     moved: Duration,
-    has_headers: bool,
+    /// When its headers came.
+    headers: Option<Duration>,
 }
 
 /// What a watch keeps the time of. Envoy's router may keep that of the whole attempt.
@@ -27,6 +28,10 @@ pub struct Limits {
     pub idle: Option<Duration>,
 }
 
+/// How long the body of an error is waited for, from its headers on. A filter that unpacks answers behind a held one keeps
+/// the end of the body from us (Envoy 1.36 to 1.40).
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(1);
+
 impl Watch {
     /// An attempt of this plan that begins `now`.
     #[must_use]
@@ -35,7 +40,7 @@ impl Watch {
             judge: Judge::new(Reading::of(plan)),
             began: now,
             moved: now,
-            has_headers: false,
+            headers: None,
         }
     }
 
@@ -48,7 +53,7 @@ impl Watch {
     /// Whether the headers of the answer have come.
     #[must_use]
     pub fn has_headers(&self) -> bool {
-        self.has_headers
+        self.headers.is_some()
     }
 
     /// The headers came: [`Judge::on_headers`].
@@ -60,7 +65,7 @@ impl Watch {
         end: bool,
     ) -> Option<Verdict> {
         self.moved = now;
-        self.has_headers = true;
+        self.headers = Some(now);
         self.judge.on_headers(origin, status, end)
     }
 
@@ -80,6 +85,13 @@ impl Watch {
     #[must_use]
     pub fn wanted(&self, size: usize, end: bool) -> (usize, usize) {
         self.judge.wanted(size, end)
+    }
+
+    /// Until when the body of an error is waited for. What has come of it by then is all that is read.
+    #[must_use]
+    pub fn error_body_due(&self) -> Option<Duration> {
+        let headers = self.headers.filter(|_| self.judge.is_reading_error())?;
+        Some(headers + ERROR_BODY_WAIT)
     }
 
     /// What is waited for: until when, and what it means if it does not come.

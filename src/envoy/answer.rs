@@ -76,6 +76,12 @@ pub fn routed_origin(status: u16) -> Origin {
     }
 }
 
+/// Whether the answer is Envoy's own to a request that no route takes.
+#[must_use]
+pub fn is_route_missing() -> bool {
+    code_details() == b"route_not_found"
+}
+
 /// Whether the answer is Envoy's own to a request whose body is over its buffer limit.
 #[must_use]
 pub fn is_request_too_large() -> bool {

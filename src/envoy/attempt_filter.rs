@@ -261,6 +261,11 @@ impl Attempt {
             }
         } else if let Some(outcome) = self.watch.overdue(now, self.limits()) {
             self.give_up(now, outcome);
+        } else if self.watch.error_body_due().is_some_and(|due| due <= now) {
+            let verdict = self.judge_body(now, true);
+            if self.act_on(now, verdict) == Action::Continue {
+                host::resume_response();
+            }
         }
         self.update_due(now);
     }
@@ -476,9 +481,9 @@ impl Attempt {
 
     fn update_due(&mut self, now: Duration) {
         let waits = self.watch.waits(self.limits()).map(|(due, _)| due);
-        let due = waits
-            .chain(self.request.rests_until.filter(|_| !self.is_decided))
-            .min();
+        let others = [self.request.rests_until, self.watch.error_body_due()];
+        let others = others.into_iter().flatten().filter(|_| !self.is_decided);
+        let due = waits.chain(others).min();
         self.attempts.timer.change(now, self.id, self.due, due);
         self.due = due;
     }

@@ -91,6 +91,44 @@ impl Lines {
         }
     }
 
+    /// Envoy answered `500` where an answer of so many bytes was to take the place of a failed one.
+    pub fn answer_over_buffer_limit(&self, now: Duration, size: usize, config: &Config) {
+        if let Some(left_out) = self.take(now) {
+            log::warn!(
+                "event=buffer_limit answer_bytes={size} buffer_limit_bytes={}{left_out}: Envoy answered 500, since its own \
+                 limit is lower; raise per_connection_buffer_limit_bytes of the listener, or set buffer_limit_bytes to it",
+                config.buffer_limit_bytes,
+            );
+        }
+    }
+
+    /// Envoy found no route for a request that was made to fit its named primary.
+    pub fn no_route(&self, now: Duration, service: &Service) {
+        if let Some(left_out) = self.take(now) {
+            log::error!(
+                "event=no_route service={} authority={}{left_out}: no route takes the request once it is made to fit the \
+                 service, so the service is never asked; add the authority to the domains of the virtual host, or say \
+                 dispatch: router, which keeps the client's own",
+                service.name,
+                service.authority.as_deref().unwrap_or_default(),
+            );
+        }
+    }
+
+    /// The route of a request that was made to fit its named primary leads to another cluster.
+    pub fn other_cluster(&self, now: Duration, service: &Service, chosen: &[u8]) {
+        if let Some(left_out) = self.take(now) {
+            log::warn!(
+                "event=other_cluster service={} cluster={} routed_to={}{left_out}: the route leads elsewhere than to the \
+                 cluster of the service, and its answers are told as those of the service; make the route that takes the \
+                 fitted authority and path lead there, or say dispatch: router",
+                service.name,
+                service.cluster,
+                String::from_utf8_lossy(chosen),
+            );
+        }
+    }
+
     /// Leave to write a line, and how many were left out before it.
     fn take(&self, now: Duration) -> Option<LeftOut> {
         if self.second.replace(now.as_secs()) != now.as_secs() {

@@ -12,6 +12,7 @@ mod attempt_filter;
 mod attempts;
 pub mod cooldown;
 mod deadlines;
+mod delivery;
 mod host;
 mod lines;
 mod metrics;

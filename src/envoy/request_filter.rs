@@ -1,6 +1,6 @@
 //! The role `ai_fallback`: reads the request, and starts what is to be done with it.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
@@ -38,7 +38,7 @@ enum Phase {
     /// The request was answered by the filter.
     Answered,
     /// The request is on its way to its primary, unread.
-    Unread(Unread),
+    Unread(Box<Unread>),
     /// The request is on its way.
     Acting(Rc<RefCell<Stream>>),
 }
@@ -111,7 +111,7 @@ impl RequestFilter {
         self.record(&api.name, RequestResult::Skipped(reason));
         let handoff = self.handoff(unread.plan(), &head, false);
         unread.set_fitted_by(self.send(&handoff, unread.step(), None, &head));
-        self.phase = Phase::Unread(unread);
+        self.phase = Phase::Unread(Box::new(unread));
         Action::Continue
     }
 
@@ -340,7 +340,13 @@ impl HttpContext for RequestFilter {
 
     fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
         match &mut self.phase {
-            Phase::Acting(stream) => stream.borrow_mut().on_response_headers(end),
+            Phase::Acting(stream) => match stream.try_borrow_mut() {
+                Ok(mut stream) => stream.on_response_headers(end),
+                Err(_) => {
+                    self.worker.interrupt();
+                    Action::Continue
+                }
+            },
             Phase::Unread(unread) => {
                 unread.on_response_headers(&self.worker);
                 Action::Continue
@@ -355,7 +361,9 @@ impl HttpContext for RequestFilter {
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         match &mut self.phase {
-            Phase::Acting(stream) => stream.borrow_mut().on_response_body(size, end),
+            Phase::Acting(stream) => free(stream).map_or(Action::Continue, |mut stream| {
+                stream.on_response_body(size, end)
+            }),
             Phase::Unread(unread) => {
                 unread.on_response_body(size);
                 Action::Continue
@@ -366,7 +374,9 @@ impl HttpContext for RequestFilter {
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match &self.phase {
-            Phase::Acting(stream) => stream.borrow_mut().on_response_trailers(),
+            Phase::Acting(stream) => {
+                free(stream).map_or(Action::Continue, |mut stream| stream.on_response_trailers())
+            }
             _ => Action::Continue,
         }
     }
@@ -375,7 +385,11 @@ impl HttpContext for RequestFilter {
     /// traces, and before the attempts end that are under way (Envoy 1.36, 1.39 and 1.40).
     fn on_log(&mut self) {
         match &self.phase {
-            Phase::Acting(stream) => stream.borrow_mut().on_end(),
+            Phase::Acting(stream) => {
+                if let Some(mut stream) = free(stream) {
+                    stream.on_end();
+                }
+            }
             Phase::Unread(unread) => unread.on_end(&self.worker),
             _ => {}
         }
@@ -392,9 +406,13 @@ impl Context for RequestFilter {
 impl Drop for RequestFilter {
     fn drop(&mut self) {
         if let Phase::Acting(stream) = &self.phase {
-            let stream = stream.borrow();
-            let (due, call) = stream.waits();
-            self.worker.forget(self.id, due, call);
+            match stream.try_borrow() {
+                Ok(stream) => {
+                    let (due, call) = stream.waits();
+                    self.worker.forget(self.id, due, call);
+                }
+                Err(_) => self.worker.forget_later(self.id),
+            }
         }
     }
 }
@@ -437,6 +455,11 @@ impl Incoming {
             .is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max))
             .then_some(Skip::TooLarge)
     }
+}
+
+/// The stream, unless Envoy calls it back from within one of its own host calls.
+fn free(stream: &Rc<RefCell<Stream>>) -> Option<RefMut<'_, Stream>> {
+    stream.try_borrow_mut().ok()
 }
 
 /// `application/json`, `text/json` and `application/…+json`, with or without parameters.

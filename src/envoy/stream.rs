@@ -7,11 +7,13 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::access_log::Entry;
 use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
+use super::delivery::{Delivery, From, Held};
 use super::host::{self, Token};
 use super::metrics::CANCELLED;
 use super::router::{self, RETRY_HEADER, Seen};
 use super::tokens::{Account, Meter};
 use super::worker::{FittedBy, Worker};
+use crate::core::answer_headers;
 use crate::core::fallback::{Effect, Event, Exchange};
 use crate::core::fit::{self, Forwarding, Header};
 use crate::core::outcome::{Origin, Outcome};
@@ -35,17 +37,6 @@ pub struct Original {
     pub parsed: RequestBody,
 }
 
-/// How much of the routed answer Envoy holds for us, as of the last callback.
-#[derive(Debug, Default)]
-struct Held {
-    /// Bytes of the body. `None`: there was none yet, so Envoy has no buffer that could be changed.
-    body: Option<usize>,
-    /// The answer is complete.
-    ended: bool,
-    /// It ended with trailers.
-    trailers: bool,
-}
-
 /// One stream.
 pub struct Stream {
     id: u32,
@@ -55,6 +46,10 @@ pub struct Stream {
     fitted_by: FittedBy,
     original: Option<Original>,
     held: Held,
+    /// An answer that is to take the place of the routed one.
+    ready: Option<Answer>,
+    /// When to look again how it can.
+    ready_due: Option<Duration>,
     /// Reads the routed answer that the client gets.
     meter: Option<Meter>,
     /// The callout under way.
@@ -88,6 +83,8 @@ impl Stream {
             fitted_by,
             original,
             held: Held::default(),
+            ready: None,
+            ready_due: None,
             meter: None,
             call: None,
             due: None,
@@ -120,6 +117,7 @@ impl Stream {
         if self.exchange.is_over() {
             return Action::Continue;
         }
+        self.held.headers = true;
         let is_routers = self.exchange.is_by_router() && self.exchange.is_routed();
         let action = match is_routers {
             true => self.on_router_answer(end),
@@ -134,6 +132,9 @@ impl Stream {
         let status = answer::status(status.as_deref());
         let origin = answer::routed_origin(status);
         let plan = self.exchange.plan();
+        if let Some(step) = self.exchange.current() {
+            self.worker.check_route(host::now(), step, origin);
+        }
         if origin == Origin::Service && !self.exchange.is_by_router() {
             self.worker.on_routed_answer(self.fitted_by, plan);
         }
@@ -203,13 +204,19 @@ impl Stream {
 
     /// More of the body of the routed answer came: `size` bytes are held now.
     pub fn on_response_body(&mut self, size: usize, end: bool) -> Action {
+        if self.ready.is_some() {
+            return self.on_rest_of_failed(size, end);
+        }
         if self.exchange.is_over() {
             self.measure(size, end);
             return Action::Continue;
         }
         let (action, held) = match self.exchange.wanted(size, end) {
             Some(wanted) => (self.on_body_event(size, wanted, end), size),
-            None => (discard_body(size), 0),
+            None => {
+                self.held.dropped += size;
+                (discard_body(size), 0)
+            }
         };
         self.held.body = Some(held);
         self.held.ended = end;
@@ -217,8 +224,29 @@ impl Stream {
         action
     }
 
+    /// More came of a failed answer whose place another one is to take.
+    fn on_rest_of_failed(&mut self, size: usize, end: bool) -> Action {
+        self.held.dropped += size;
+        self.held.body = Some(0);
+        self.held.ended = end;
+        if end || self.held.dropped > Held::MAX_DROPPED {
+            let now = host::now();
+            self.ready_due = Some(now);
+            self.update_deadline(now);
+        }
+        discard_body(size)
+    }
+
     /// The trailers of the routed answer came: its body is complete.
     pub fn on_response_trailers(&mut self) -> Action {
+        if self.ready.is_some() {
+            self.held.trailers = true;
+            let now = host::now();
+            self.held.ended = true;
+            self.ready_due = Some(now);
+            self.update_deadline(now);
+            return Action::Pause;
+        }
         if self.exchange.is_over() {
             self.measure(0, true);
             return Action::Continue;
@@ -280,6 +308,16 @@ impl Stream {
     /// The deadline came.
     pub fn on_due(&mut self) {
         self.due = None;
+        let now = host::now();
+        if let Some(answer) = self.ready.take() {
+            self.deliver(now, answer, From::Tick);
+            self.update_deadline(now);
+            return;
+        }
+        if self.exchange.is_error_body_overdue(now) {
+            self.cut_error_body();
+            return;
+        }
         let is_routers = self.exchange.is_by_router() && self.exchange.is_routed();
         if is_routers {
             self.take_over();
@@ -287,6 +325,15 @@ impl Stream {
         self.on_event(&Event::Due);
         if is_routers && !self.exchange.is_routed() {
             router::take_over();
+        }
+    }
+
+    /// The end of an error's body is not waited for any longer.
+    fn cut_error_body(&mut self) {
+        let size = self.held.body.unwrap_or_default();
+        let wanted = self.exchange.wanted(size, true).unwrap_or_default();
+        if self.on_body_event(size, wanted, true) == Action::Continue {
+            host::resume_response();
         }
     }
 
@@ -321,11 +368,13 @@ impl Stream {
                     meter.on_whole(&body);
                 }
                 self.count_tokens();
-                self.give(Answer {
+                let answer = Answer {
                     status,
                     headers,
                     body,
-                });
+                };
+                self.give(now, answer);
+                self.update_deadline(now);
             }
             effect => {
                 self.carry_out(now, effect);
@@ -352,6 +401,11 @@ impl Stream {
         loop {
             self.update_deadline(now);
             self.report();
+            if matches!(effect, Effect::Call { .. } | Effect::Fail(_)) {
+                let last = self.exchange.progress().last();
+                let is_silent = last.is_some_and(|ended| ended.outcome.is_timeout());
+                self.held.fails(now, is_silent);
+            }
             effect = match effect {
                 Effect::Call { timeout } => {
                     self.on_attempt(now);
@@ -365,10 +419,9 @@ impl Stream {
                     return Action::Continue;
                 }
                 Effect::Fail(failure) => {
-                    self.give(Answer::from(Reply::new(
-                        self.shape,
-                        &Problem::NoAnswer(failure),
-                    )));
+                    let reply = Reply::new(self.shape, &Problem::NoAnswer(failure));
+                    self.give(now, Answer::from(reply));
+                    self.update_deadline(now);
                     return Action::Pause;
                 }
                 Effect::Wait | Effect::Deliver => return Action::Pause,
@@ -412,12 +465,8 @@ impl Stream {
     }
 
     /// Gives the client an answer in place of the routed one.
-    ///
-    /// Where Envoy holds the whole routed answer, its headers and body are exchanged, so that the
-    /// filters before ours see the answer as any other. Else the reply goes straight to the client
-    /// (Envoy 1.40 passes by all filters when headers were held), and the routed request is cancelled.
-    fn give(&mut self, mut answer: Answer) {
-        let original = self.original.take();
+    fn give(&mut self, now: Duration, mut answer: Answer) {
+        self.original = None;
         self.conclude();
         answer.headers.retain(|(name, _)| {
             !fit::is_hop_by_hop(name) && !is_own(name) && !name.starts_with(':')
@@ -426,21 +475,40 @@ impl Stream {
         if let Some(service) = self.exchange.answered_by() {
             answer.add(SERVICE_HEADER, service.to_owned());
         }
-        // A body over Envoy's buffer limit must not take the place of a held one: Envoy would answer 500 and
-        // end the stream within the host call, and the SDK panics when it is called back from there. The limit
-        // cannot be asked for, but what was held before was within it.
-        let held_before = original.map_or(0, |original| original.body.len());
-        let fits = |size: &usize| answer.body.len() <= held_before.max(*size);
-        let Some(size) = self.held.body.filter(fits).filter(|_| self.held.ended) else {
-            return host::reply(answer.status, &answer.headers, &answer.body);
-        };
+        if self.held.headers {
+            let failed = host::headers(MapType::HttpResponseHeaders);
+            answer_headers::keep_of_gateway(&mut answer.headers, failed);
+        }
+        self.deliver(now, answer, From::Callback);
+    }
+
+    fn deliver(&mut self, now: Duration, answer: Answer, from: From) {
+        self.ready_due = None;
+        let limit = self.worker.exchange_limit.get();
+        match self.held.delivery(now, answer.body.len(), limit, from) {
+            Delivery::Exchange => self.exchange_answer(now, answer),
+            Delivery::Reply => host::reply(answer.status, &answer.headers, &answer.body),
+            Delivery::Wait(until) => {
+                self.ready_due = Some(until);
+                self.ready = Some(answer);
+            }
+        }
+    }
+
+    fn exchange_answer(&mut self, now: Duration, mut answer: Answer) {
         answer.add("content-length", answer.body.len().to_string());
         answer.headers.insert(
             0,
             (":status".to_owned(), answer.status.to_string().into_bytes()),
         );
         host::replace_headers(MapType::HttpResponseHeaders, &answer.headers);
+        let size = self.held.body.unwrap_or_default();
         host::replace_start(BufferType::HttpResponseBody, size, &answer.body);
+        if self.worker.was_interrupted() {
+            // Envoy has answered itself meanwhile: nothing is left to be released.
+            self.worker.on_exchange_refused(now, answer.body.len());
+            return;
+        }
         if self.held.trailers {
             host::replace_headers(MapType::HttpResponseTrailers, &[]);
         }
@@ -521,7 +589,10 @@ impl Stream {
     }
 
     fn update_deadline(&mut self, now: Duration) {
-        let due = self.exchange.deadline();
+        let due = match self.ready {
+            Some(_) => self.ready_due,
+            None => self.exchange.deadline(),
+        };
         self.worker.change_deadline(now, self.id, self.due, due);
         self.due = due;
     }

@@ -1,6 +1,6 @@
 //! What one worker of Envoy knows: the configuration, and the streams under way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::router;
 use super::stream::Stream;
 use crate::core::config::{Config, Dispatch};
 use crate::core::fallback::Exchange;
+use crate::core::outcome::Origin;
 use crate::core::plan::{Health, Plan, Step};
 
 /// Who makes a request fit the service that it goes to along Envoy's route.
@@ -53,6 +54,14 @@ pub struct Worker {
     pub by_router: bool,
     /// The clusters that were seen to have no attempt filter; the empty name: that where the route decides.
     without_attempt_filter: RefCell<HashSet<String>>,
+    /// Named primaries whose route was looked at, in `dispatch: callout`.
+    checked_routes: RefCell<HashSet<String>>,
+    /// The largest body that takes the place of a held one, in bytes.
+    pub exchange_limit: Cell<usize>,
+    /// Envoy has called back a stream from within one of its own host calls.
+    interrupted: Cell<bool>,
+    /// Streams that ended within one of their own host calls.
+    ended_within: RefCell<Vec<u32>>,
     timer: Timer,
     streams: RefCell<HashMap<u32, Rc<RefCell<Stream>>>>,
     calls: RefCell<HashMap<Token, u32>>,
@@ -66,13 +75,17 @@ impl Worker {
             by_router: by_router(&config),
             without_attempt_filter: RefCell::default(),
             cooling: cooling(&config),
-            config,
             metrics,
             load: Load::default(),
             lines: Lines::default(),
+            checked_routes: RefCell::default(),
+            exchange_limit: Cell::new(config.buffer_limit_bytes),
+            interrupted: Cell::new(false),
+            ended_within: RefCell::default(),
             timer: Timer::default(),
             streams: RefCell::default(),
             calls: RefCell::default(),
+            config,
         }
     }
 
@@ -92,6 +105,37 @@ impl Worker {
         if let Some(token) = call {
             self.calls.borrow_mut().remove(&token);
         }
+    }
+
+    /// Envoy calls back a stream from within one of its own host calls: it has answered by itself.
+    pub fn interrupt(&self) {
+        self.interrupted.set(true);
+    }
+
+    /// Whether that has happened since this was last asked.
+    #[must_use]
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted.take()
+    }
+
+    /// A stream ends within one of its own host calls, so what it waits for cannot be asked for.
+    pub fn forget_later(&self, id: u32) {
+        self.ended_within.borrow_mut().push(id);
+    }
+
+    fn forget_ended_within(&self, id: u32, stream: &Stream) {
+        let ended = self.ended_within.take();
+        if ended.contains(&id) {
+            let (due, call) = stream.waits();
+            self.forget(id, due, call);
+        }
+    }
+
+    /// Envoy has answered `500` to a body of this size in the place of a held one: its limit is lower than the
+    /// configuration says. From now on such an answer goes straight to the client.
+    pub fn on_exchange_refused(&self, now: Duration, size: usize) {
+        self.exchange_limit.set(size.saturating_sub(1));
+        self.lines.answer_over_buffer_limit(now, size, &self.config);
     }
 
     /// Remembers which stream waits for the answer of a callout.
@@ -128,6 +172,7 @@ impl Worker {
         while let Some(id) = self.timer.pop(now) {
             if let Some(stream) = self.stream(id) {
                 stream.borrow_mut().on_due();
+                self.forget_ended_within(id, &stream.borrow());
             }
         }
         self.load.active_requests.set(self.streams.borrow().len());
@@ -232,6 +277,30 @@ impl Worker {
                  the plugin with root_id ai_fallback_attempt first into the http_filters of the cluster",
                 String::from_utf8_lossy(&router::chosen_cluster())
             );
+        }
+    }
+
+    /// An answer came along Envoy's route, in `dispatch: callout`: tells where the route leads elsewhere than to the named
+    /// primary. To fit authority and path makes Envoy choose the route anew, and a virtual host may have domains of its
+    /// own.
+    pub fn check_route(&self, now: Duration, primary: &Step, origin: Origin) {
+        let Some(service) = primary.service.as_ref().filter(|_| !self.by_router) else {
+            return;
+        };
+        if origin == Origin::Gateway && answer::is_route_missing() {
+            self.lines.no_route(now, service);
+            return;
+        }
+        // To ask costs a host call, so each service is looked at once.
+        let is_new = !self.checked_routes.borrow().contains(&service.name);
+        if origin == Origin::Service && is_new && router::attempts_made() > 0 {
+            self.checked_routes
+                .borrow_mut()
+                .insert(service.name.clone());
+            let chosen = router::chosen_cluster();
+            if chosen != service.cluster.as_bytes() {
+                self.lines.other_cluster(now, service, &chosen);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::header;
+use super::path_template::split_query;
 use super::reader::{Item, Problems};
 
 const FIELDS: &[&str] = &["headers", "query"];
@@ -89,11 +90,9 @@ impl CredentialNames {
     /// as services read them: percent-decoded, in any case.
     #[must_use]
     pub fn without_parameters<'a>(&self, path_and_query: &'a [u8]) -> Cow<'a, [u8]> {
-        let Some(start) = memchr::memchr(b'?', path_and_query) else {
+        let (path, Some(query)) = split_query(path_and_query) else {
             return Cow::Borrowed(path_and_query);
         };
-        let (path, query) = path_and_query.split_at(start);
-        let query = query.get(1..).unwrap_or_default();
         let parts = || parameters(query);
         if !parts().any(|(_, parameter)| self.has_parameter(parameter)) {
             return Cow::Borrowed(path_and_query);
