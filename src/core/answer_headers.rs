@@ -1,94 +1,47 @@
 //! The headers of an answer that takes the place of a failed one, in `dispatch: callout`.
 //!
 //! The failed answer came along Envoy's route, and the gateway has added headers to it on the way: those of the route and
-//! the virtual host, of CORS and the like. The answer of a callout has none of them. Envoy does not tell which headers
-//! are the gateway's, so all stay but those that belong to the failed answer itself.
+//! the virtual host, of CORS and the like. The answer of a callout has none of them, so they are kept.
 
 use super::fit::Header;
 
-/// What describes the failed answer, or the service that gave it.
-const OF_THE_ANSWER: [&str; 41] = [
-    "accept-ranges",
-    "age",
-    "allow",
-    "alt-svc",
-    "cache-control",
-    "connection",
-    "date",
-    "etag",
-    "expires",
-    "grpc-message",
-    "grpc-status",
-    "keep-alive",
-    "last-modified",
-    "link",
-    "location",
-    "nel",
-    "pragma",
-    "proxy-authenticate",
-    "proxy-connection",
-    "refresh",
-    "report-to",
-    "reporting-endpoints",
-    "request-id",
-    "retry-after",
-    "retry-after-ms",
-    "server",
-    "server-timing",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "warning",
-    "www-authenticate",
-    "x-cache",
-    "x-powered-by",
-    "x-request-id",
-    "x-served-by",
-    "x-should-retry",
-    "x-trace-id",
-];
+/// Envoy's router adds this one to what a service has said, and after it those of the route and the virtual host; the
+/// filters behind ours add theirs after that. So what stands behind it is the gateway's own (Envoy 1.36, 1.39 and 1.40).
+const ROUTERS_MARK: &str = "x-envoy-upstream-service-time";
 
-/// The same, by the start of their names.
-const OF_THE_SERVICE: [&str; 24] = [
-    ":",
-    "content-",
-    "x-envoy-",
-    "x-ai-",
-    "x-ratelimit-",
-    "ratelimit",
-    "anthropic-",
-    "apim-",
-    "azureml-",
-    "cf-",
-    "cohere-",
-    "fireworks-",
-    "helicone-",
-    "llm_provider-",
-    "openai-",
-    "x-amz",
-    "x-dashscope-",
-    "x-goog-",
-    "x-groq-",
-    "x-litellm-",
-    "x-mistral-",
-    "x-ms-",
-    "x-openai-",
-    "x-portkey-",
-];
-
-/// What a gateway says for all of its services: there it is right also against what a service says itself.
+/// What a gateway says for all of its services, also against what a service says itself.
 const OF_THE_GATEWAY: [&str; 1] = ["access-control-"];
 
-/// Puts the headers that the gateway has added to the failed answer to those of the new one.
-pub fn keep_of_gateway(answer: &mut Vec<Header>, failed: Vec<Header>) {
-    let starts = |name: &str, list: &[&str]| list.iter().any(|start| name.starts_with(start));
-    let mut kept = failed;
-    kept.retain(|(name, _)| {
-        !OF_THE_ANSWER.contains(&name.as_str()) && !starts(name, &OF_THE_SERVICE)
-    });
+/// What describes the failed answer, wherever it stands.
+const OF_THE_ANSWER: [&str; 10] = [
+    ":",
+    "content-",
+    "date",
+    "retry-after",
+    "server",
+    "transfer-encoding",
+    "www-authenticate",
+    "x-ai-fallback-",
+    "x-envoy-",
+    "x-ratelimit-",
+];
+
+fn starts(name: &str, list: &[&str]) -> bool {
+    list.iter().any(|start| name.starts_with(start))
+}
+
+/// Puts the headers that the gateway has added to the failed answer to those of the new one. `is_envoys`: Envoy itself has
+/// made the failed answer, so that no header of it is of a service.
+pub fn keep_of_gateway(answer: &mut Vec<Header>, failed: Vec<Header>, is_envoys: bool) {
+    let mark = failed.iter().position(|(name, _)| name == ROUTERS_MARK);
+    let first = if is_envoys { Some(0) } else { mark };
+    let mut kept: Vec<Header> = Vec::new();
+    for (at, (name, value)) in failed.into_iter().enumerate() {
+        let is_added = first.is_some_and(|first| at >= first) || starts(&name, &OF_THE_GATEWAY);
+        if is_added && !starts(&name, &OF_THE_ANSWER) {
+            kept.push((name, value));
+        }
+    }
     answer.retain(|(name, _)| {
         !starts(name, &OF_THE_GATEWAY) || kept.iter().all(|(other, _)| other != name)
     });
@@ -105,36 +58,64 @@ mod tests {
         names.iter().map(owned).collect()
     }
 
-    #[test]
-    fn what_the_gateway_has_added_stays_and_what_the_failed_service_said_does_not() {
+    fn failed() -> Vec<Header> {
+        headers(&[
+            (":status", "503"),
+            ("content-type", "text/plain"),
+            ("x-region", "of a"),
+            ("x-secret", "of a"),
+            ("x-envoy-upstream-service-time", "4"),
+            ("x-route", "1"),
+            ("x-route", "2"),
+            ("x-region", "of the gateway"),
+            ("retry-after", "9"),
+            ("access-control-allow-origin", "https://app.example"),
+        ])
+    }
+
+    fn kept(failed: Vec<Header>, is_envoys: bool) -> Vec<Header> {
         let mut answer = headers(&[
             ("content-type", "application/json"),
             ("access-control-allow-origin", "*"),
             ("x-region", "of b"),
         ]);
-        let failed = headers(&[
-            (":status", "503"),
-            ("content-type", "text/plain"),
-            ("content-length", "7"),
-            ("retry-after", "9"),
-            ("openai-organization", "a"),
-            ("x-ratelimit-remaining-tokens", "0"),
-            ("set-cookie", "host=a"),
-            ("access-control-allow-origin", "https://app.example"),
-            ("x-region", "of a"),
-            ("strict-transport-security", "max-age=1"),
-            ("x-added", "1"),
-            ("x-added", "2"),
-        ]);
-        keep_of_gateway(&mut answer, failed);
+        keep_of_gateway(&mut answer, failed, is_envoys);
+        answer
+    }
+
+    #[test]
+    fn what_the_gateway_has_added_stays_and_what_the_failed_service_said_does_not() {
         let expected = headers(&[
             ("content-type", "application/json"),
             ("x-region", "of b"),
+            ("x-route", "1"),
+            ("x-route", "2"),
             ("access-control-allow-origin", "https://app.example"),
-            ("strict-transport-security", "max-age=1"),
-            ("x-added", "1"),
-            ("x-added", "2"),
         ]);
-        assert_eq!(answer, expected);
+        assert_eq!(kept(failed(), false), expected);
+    }
+
+    #[test]
+    fn without_the_mark_of_the_router_only_cors_is_known_to_be_the_gateways() {
+        let mut failed = failed();
+        failed.retain(|(name, _)| name != ROUTERS_MARK);
+        let names: Vec<String> = kept(failed, false)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(
+            names,
+            ["content-type", "x-region", "access-control-allow-origin"]
+        );
+    }
+
+    #[test]
+    fn an_answer_of_envoy_itself_has_no_header_of_a_service() {
+        let failed = headers(&[
+            ("x-route", "1"),
+            ("content-length", "7"),
+            ("server", "envoy"),
+        ]);
+        assert!(kept(failed, true).contains(&("x-route".to_owned(), b"1".to_vec())));
     }
 }

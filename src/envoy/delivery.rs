@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Held {
     /// Its headers are there.
     pub headers: bool,
+    /// Envoy itself has made it.
+    pub is_envoys: bool,
     /// Bytes of the body. `None`: there was none yet, so Envoy has no buffer that could be changed.
     pub body: Option<usize>,
     /// The answer is complete.
@@ -68,12 +70,13 @@ impl Held {
     #[must_use]
     pub fn delivery(&self, now: Duration, size: usize, limit: usize, from: From) -> Delivery {
         let can_exchange = self.headers && !(self.ended && self.body.is_none());
-        if !can_exchange || size > limit || self.is_silent {
+        if !can_exchange || size > limit {
             return Delivery::Reply;
         }
         if !self.ended {
             let until = self.failed_at.unwrap_or(now) + Self::MAX_WAIT;
-            return match now < until && self.dropped <= Self::MAX_DROPPED {
+            let may_end = !self.is_silent && now < until && self.dropped <= Self::MAX_DROPPED;
+            return match may_end {
                 true => Delivery::Wait(until),
                 false => Delivery::Reply,
             };

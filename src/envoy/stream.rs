@@ -131,6 +131,7 @@ impl Stream {
         let status = host::header(MapType::HttpResponseHeaders, ":status");
         let status = answer::status(status.as_deref());
         let origin = answer::routed_origin(status);
+        self.held.is_envoys = origin != Origin::Service;
         let plan = self.exchange.plan();
         if let Some(step) = self.exchange.current() {
             self.worker.check_route(host::now(), step, origin);
@@ -227,25 +228,35 @@ impl Stream {
     /// More came of a failed answer whose place another one is to take.
     fn on_rest_of_failed(&mut self, size: usize, end: bool) -> Action {
         self.held.dropped += size;
-        self.held.body = Some(0);
+        self.held.body = Some(size);
         self.held.ended = end;
-        if end || self.held.dropped > Held::MAX_DROPPED {
-            let now = host::now();
-            self.ready_due = Some(now);
-            self.update_deadline(now);
+        if (end || self.held.dropped > Held::MAX_DROPPED) && self.deliver_ready(From::Callback) {
+            return Action::Continue;
         }
+        if self.ready.is_none() {
+            return Action::Pause;
+        }
+        self.held.body = Some(0);
         discard_body(size)
+    }
+
+    /// True where the answer has taken the place of the routed one, which is to be released.
+    fn deliver_ready(&mut self, from: From) -> bool {
+        let now = host::now();
+        let ready = self.ready.take();
+        let is_exchanged = ready.is_some_and(|answer| self.deliver(now, answer, from));
+        self.update_deadline(now);
+        is_exchanged
     }
 
     /// The trailers of the routed answer came: its body is complete.
     pub fn on_response_trailers(&mut self) -> Action {
         if self.ready.is_some() {
-            self.held.trailers = true;
-            let now = host::now();
-            self.held.ended = true;
-            self.ready_due = Some(now);
-            self.update_deadline(now);
-            return Action::Pause;
+            (self.held.trailers, self.held.ended) = (true, true);
+            return match self.deliver_ready(From::Callback) {
+                true => Action::Continue,
+                false => Action::Pause,
+            };
         }
         if self.exchange.is_over() {
             self.measure(0, true);
@@ -309,9 +320,10 @@ impl Stream {
     pub fn on_due(&mut self) {
         self.due = None;
         let now = host::now();
-        if let Some(answer) = self.ready.take() {
-            self.deliver(now, answer, From::Tick);
-            self.update_deadline(now);
+        if self.ready.is_some() {
+            if self.deliver_ready(From::Tick) {
+                host::resume_response();
+            }
             return;
         }
         if self.exchange.is_error_body_overdue(now) {
@@ -475,44 +487,47 @@ impl Stream {
         if let Some(service) = self.exchange.answered_by() {
             answer.add(SERVICE_HEADER, service.to_owned());
         }
-        if self.held.headers {
-            let failed = host::headers(MapType::HttpResponseHeaders);
-            answer_headers::keep_of_gateway(&mut answer.headers, failed);
+        if self.deliver(now, answer, From::Callback) {
+            host::resume_response();
         }
-        self.deliver(now, answer, From::Callback);
     }
 
-    fn deliver(&mut self, now: Duration, answer: Answer, from: From) {
+    /// True where the answer has taken the place of the routed one, which is to be released.
+    fn deliver(&mut self, now: Duration, answer: Answer, from: From) -> bool {
         self.ready_due = None;
         let limit = self.worker.exchange_limit.get();
         match self.held.delivery(now, answer.body.len(), limit, from) {
-            Delivery::Exchange => self.exchange_answer(now, answer),
+            Delivery::Exchange => return self.exchange_answer(now, answer),
             Delivery::Reply => host::reply(answer.status, &answer.headers, &answer.body),
             Delivery::Wait(until) => {
                 self.ready_due = Some(until);
                 self.ready = Some(answer);
             }
         }
+        false
     }
 
-    fn exchange_answer(&mut self, now: Duration, mut answer: Answer) {
+    /// False where Envoy has refused it, and has answered by itself.
+    fn exchange_answer(&self, now: Duration, mut answer: Answer) -> bool {
+        let map = MapType::HttpResponseHeaders;
+        let failed = host::headers(map);
+        answer_headers::keep_of_gateway(&mut answer.headers, failed, self.held.is_envoys);
         answer.add("content-length", answer.body.len().to_string());
         answer.headers.insert(
             0,
             (":status".to_owned(), answer.status.to_string().into_bytes()),
         );
-        host::replace_headers(MapType::HttpResponseHeaders, &answer.headers);
+        host::replace_headers(map, &answer.headers);
         let size = self.held.body.unwrap_or_default();
         host::replace_start(BufferType::HttpResponseBody, size, &answer.body);
         if self.worker.was_interrupted() {
-            // Envoy has answered itself meanwhile: nothing is left to be released.
             self.worker.on_exchange_refused(now, answer.body.len());
-            return;
+            return false;
         }
         if self.held.trailers {
             host::replace_headers(MapType::HttpResponseTrailers, &[]);
         }
-        host::resume_response();
+        true
     }
 
     /// What became of the request is known.

@@ -119,6 +119,14 @@ impl Gateway {
         ];
         let token = self.callout().token;
         self.answer(token, &headers, body, &[]);
+        self.wait_for_failed_answer();
+    }
+
+    /// An answer to give waits so long for the end of the failed one whose place it takes.
+    pub fn wait_for_failed_answer(&mut self) {
+        if self.callouts().is_empty() {
+            self.advance(ms(500));
+        }
     }
 
     /// Nothing is kept of any stream, and no timer runs.

@@ -143,6 +143,7 @@ fn in_the_answer_of_a_callout() {
         ];
         let token = gateway.callout().token;
         gateway.answer(token, &headers, b"\xff\x00", &[]);
+        gateway.wait_for_failed_answer();
         let answer = stream.answered();
         assert_eq!(answer.body, b"\xff\x00");
         assert_eq!(answer.header("x-even").as_deref(), Some("2"));

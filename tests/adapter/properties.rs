@@ -261,6 +261,7 @@ impl Case {
         for _ in 0..4 {
             self.happens(Happening::CalloutAnswers("200", b"data: {}\n\n", false));
         }
+        self.gateway.wait_for_failed_answer();
     }
 }
 
