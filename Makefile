@@ -2,7 +2,7 @@
 #
 # Variables: ENVOY_VERSION (default: the file envoy-version), ENVOY_BIN (an Envoy of your own, instead of a version),
 # PROMETHEUS_BIN (a Prometheus of your own, with promtool beside it), PYTHON (default: python3),
-# KEEP=1 (demo: leave both stacks up, the gateways on port 18000 (callout) and 18010 (router), until Ctrl-C),
+# KEEP=1 (demo: leave both stacks up, the gateways on port 18010 (router) and 18000 (callout), until Ctrl-C),
 # BENCH_QUICK=1 (bench: a smoke run), UPDATE=1 (bench-guard: record the counts).
 
 SHELL := bash

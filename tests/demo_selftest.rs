@@ -15,9 +15,9 @@ fn every_row_of_the_demo_goes_as_expected_and_fits_the_terminal() {
 
     assert!(output.status.success(), "{text}{errors}");
     assert!(text.contains(" as expected, in "), "{text}");
-    let router_shown = text.contains("again, with dispatch: router: ");
-    let router_skipped = text.contains("dispatch: router needs Envoy 1.39");
-    assert!(router_shown != router_skipped, "{text}");
+    let both_modes = text.contains("again, with dispatch: callout: ");
+    let callout_alone = text.contains("dispatch: router needs Envoy 1.39");
+    assert!(both_modes != callout_alone, "{text}");
     assert!(!text.contains('\x1b'), "colours without a terminal: {text}");
     let long = text.lines().find(|line| line.chars().count() > 120);
     assert_eq!(long, None, "a line of more than 120 columns");

@@ -14,10 +14,12 @@ use ai_fallback::core::request::BodyError;
 use ai_fallback::core::wish::Wish;
 
 /// The fields that a whole configuration has.
-const TOP_LEVEL: [&str; 8] = [
+const TOP_LEVEL: [&str; 10] = [
     "dispatch",
+    "buffer_limit_bytes",
     "max_body_bytes",
     "max_hops",
+    "credential_names",
     "services",
     "model_apis",
     "access",
@@ -42,7 +44,9 @@ fn page(path: &str) -> String {
 
 /// All pages, by path from the top of the project.
 fn pages() -> Vec<(String, String)> {
-    let mut paths = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+    let mut paths = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+        .map(str::to_owned)
+        .to_vec();
     for folder in ["docs", "docs/adr"] {
         let entries = fs::read_dir(root().join(folder)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -238,6 +242,10 @@ fn the_reference_has_every_field_and_no_other() {
     let places = [
         ("## Top level", r#"{"dispatch": "callout", "zzzzzz": 1}"#),
         (
+            "## Credential names",
+            r#"{"credential_names": {"zzzzzz": 1}}"#,
+        ),
+        (
             "## Services",
             r#"{"services": {"a": {"cluster": "a", "zzzzzz": 1}}}"#,
         ),
@@ -297,6 +305,39 @@ fn the_reference_has_every_field_and_no_other() {
     }
 }
 
+/// The texts of a list of the source, such as `const NAME: [&str; 2] = ["a", "b"];`.
+fn listed<'a>(source: &'a str, name: &str) -> BTreeSet<&'a str> {
+    let start = source.find(&format!("const {name}: ")).expect(name);
+    let list = source[start..].split(" = [").nth(1).expect(name);
+    let list = list.split("];").next().unwrap();
+    list.split('"').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_known_name_of_a_credential_is_in_the_table() {
+    let page = page("docs/configuration.md");
+    let section = section(&page, "### The known names");
+    let source = fs::read_to_string(root().join("src/core/config/credentials.rs")).unwrap();
+    let shown = |rows: &[&str]| -> BTreeSet<&str> {
+        let rows = section.lines().filter(|line| {
+            let first = line.split('|').nth(1).unwrap_or_default();
+            rows.contains(&first.trim())
+        });
+        let cells = rows.filter_map(|row| row.split('|').nth(2));
+        cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect()
+    };
+    let headers = [
+        "headers with a credential",
+        "headers with the account that a credential belongs to",
+    ];
+    let subprotocols = "protocols in `sec-websocket-protocol` that begin with";
+    assert_eq!(shown(&headers), listed(&source, "HEADERS"));
+    assert_eq!(shown(&["query parameters"]), listed(&source, "QUERY"));
+    assert_eq!(shown(&[subprotocols]), listed(&source, "SUBPROTOCOLS"));
+}
+
 #[test]
 fn the_defaults_written_out_mean_the_same() {
     let page = page("docs/configuration.md");
@@ -351,6 +392,7 @@ fn every_error_of_the_filter_is_in_the_table() {
     let problems = problems.chain(headers).chain(denied.map(Problem::Denied));
     let others = [
         Problem::Unreadable,
+        Problem::Path,
         Problem::Loop,
         Problem::NoAnswer(Failure::Transport),
         Problem::NoAnswer(Failure::Timeout),

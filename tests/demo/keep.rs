@@ -73,11 +73,9 @@ pub fn explain(stacks: &[Stack]) {
     }
     for stack in stacks {
         let shows = match stack.dispatch {
+            Dispatch::Router => "A stream that comes by fallback, as it comes.",
             Dispatch::Callout => {
-                "A stream that comes by fallback. By callout: all at once, at its end."
-            }
-            Dispatch::Router => {
-                "The same with dispatch: router, as it comes. All the lines above work on this port too."
+                "A stream that comes by fallback, by callout: all at once, at its end. All the lines above work here too."
             }
         };
         show(&STREAM, shows, stack);

@@ -173,7 +173,7 @@ fn plugin(dispatch: Dispatch) -> Value {
         "dispatch": dispatch.name(),
         "telemetry": {"token_usage": true},
         "services": services,
-        // An auth filter would set the header.
+        // A filter before ours that says who calls would set the header.
         "access": {
             "identity_header": "x-consumer",
             "default_policy": {},

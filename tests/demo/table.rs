@@ -105,8 +105,11 @@ The services are mocks that fail on purpose; Envoy, the filter and the requests 
     }
 
     /// Opens the table of rows.
-    pub fn rows(&self) {
-        self.part("Part 1: what a fallback is made for, with dispatch: callout");
+    pub fn rows(&self, dispatch: Dispatch) {
+        let name = dispatch.name();
+        self.part(&format!(
+            "Part 1: what a fallback is made for, with dispatch: {name}"
+        ));
         println!(
             "
   tried, came to, ms   from the header x-ai-fallback-attempts
@@ -120,11 +123,11 @@ The services are mocks that fail on purpose; Envoy, the filter and the requests 
 
     /// Opens the table of streams.
     pub fn comparison(&self) {
-        self.part("Part 2: a stream that comes by fallback, with dispatch: callout and with dispatch: router");
+        self.part("Part 2: a stream that comes by fallback, with dispatch: router and with dispatch: callout");
         println!(
             "
-A callout brings its answer whole, so the client waits for the end of it. With dispatch: router every chunk is passed on
-as it comes. The fallback, qwen, sends {CHUNKS} chunks, {GAP_MS} ms apart. At the client:
+With dispatch: router every chunk is passed on as it comes. A callout brings its answer whole, so the client waits for the
+end of it. The fallback, qwen, sends {CHUNKS} chunks, {GAP_MS} ms apart. At the client:
 
   first, last          ms from when qwen sent its first chunk until the client had the first, and the last
   median, max          ms between two chunks
