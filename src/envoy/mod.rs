@@ -32,5 +32,5 @@ use proxy_wasm::types::LogLevel;
 pub fn register() {
     // Envoy drops what its own log level leaves out; this one keeps the calls few.
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::new(root::Root::default()));
+    proxy_wasm::set_root_context(|id| Box::new(root::Root::new(id)));
 }

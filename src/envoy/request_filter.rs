@@ -49,8 +49,29 @@ struct Incoming {
     candidates: Candidates,
     headers: Vec<Header>,
     forwarding: Forwarding,
-    /// Bytes of the body that Envoy holds.
+    body: IncomingBody,
+}
+
+/// What has come of the body.
+#[derive(Default)]
+struct IncomingBody {
+    /// Who holds it; `None`: only one part has come yet.
+    holder: Option<Holder>,
+    /// The parts that the filter holds.
+    parts: Vec<u8>,
+    /// Bytes that the buffer of the callback has.
     size: usize,
+}
+
+/// Who holds a body that comes in parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// Envoy, in its buffer. A part that makes that larger than its limit ends in `413`, before the filter can let the
+    /// body pass; over HTTP/2 a part has 16 KiB at most.
+    Envoy,
+    /// The filter. Over HTTP/1.1 one part may be as large as Envoy's buffer. Not where trailers may end the body: then
+    /// there is no part in whose place it could be put back.
+    Filter,
 }
 
 impl RequestFilter {
@@ -71,7 +92,7 @@ impl RequestFilter {
             candidates,
             headers,
             forwarding: Forwarding::default(),
-            size: 0,
+            body: IncomingBody::default(),
         };
         if head.is_other() && !head.has_named_primary() {
             return Action::Continue;
@@ -140,11 +161,8 @@ impl RequestFilter {
     }
 
     /// The whole request is here.
-    fn on_complete(&mut self, head: Incoming) -> Action {
-        let body = match head.size {
-            0 => Vec::new(),
-            size => host::buffer(BufferType::HttpRequestBody, 0, size),
-        };
+    fn on_complete(&mut self, mut head: Incoming) -> Action {
+        let body = head.body.put_together();
         let parsed = match RequestBody::read(&body) {
             Ok(parsed) => parsed,
             Err(error) => return self.refuse(&head, &Problem::Body(error)),
@@ -311,18 +329,24 @@ impl HttpContext for RequestFilter {
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        let head = match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Reading(head) => Incoming { size, ..head },
+        let mut head = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Reading(head) => head,
             other => {
                 self.phase = other;
                 return self.rest_of_request();
             }
         };
-        if size > self.worker.config.max_body_bytes {
+        head.body.size = size;
+        if head.body.len() > self.worker.config.max_body_bytes {
+            head.body.put_back();
             return self.skip(head, Skip::TooLarge);
         }
         if end {
             return self.on_complete(head);
+        }
+        if head.holder() == Holder::Filter {
+            head.body.keep_part();
+            host::drop_part(self.worker.root, self.id);
         }
         self.phase = Phase::Reading(head);
         Action::Pause
@@ -330,6 +354,10 @@ impl HttpContext for RequestFilter {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
+            // What the filter holds cannot be put back: no part of the body is under way.
+            Phase::Reading(head) if !head.body.parts.is_empty() => {
+                self.refuse(&head, &Problem::Body(BodyError::Trailers))
+            }
             Phase::Reading(head) => self.on_complete(head),
             other => {
                 self.phase = other;
@@ -352,7 +380,7 @@ impl HttpContext for RequestFilter {
                 Action::Continue
             }
             Phase::Reading(head) => {
-                self.worker.on_answer_to_held_request(head.size);
+                self.worker.on_answer_to_held_request(head.body.len());
                 Action::Continue
             }
             _ => Action::Continue,
@@ -430,6 +458,18 @@ impl Incoming {
         self.header(":method") != Some(b"POST") || self.header("upgrade").is_some()
     }
 
+    /// Who holds the body, once it comes in more than one part.
+    fn holder(&mut self) -> Holder {
+        let may_end_with_trailers = self.header("trailer").is_some();
+        *self.body.holder.get_or_insert_with(|| {
+            let protocol = host::property(&["request", "protocol"]).unwrap_or_default();
+            match protocol.starts_with(b"HTTP/1") && !may_end_with_trailers {
+                true => Holder::Filter,
+                false => Holder::Envoy,
+            }
+        })
+    }
+
     fn has_named_primary(&self) -> bool {
         let api = self.candidates.unread();
         api.is_some_and(|api| api.primary.service.is_some())
@@ -454,6 +494,44 @@ impl Incoming {
         length
             .is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max))
             .then_some(Skip::TooLarge)
+    }
+}
+
+impl IncomingBody {
+    /// Bytes that have come.
+    fn len(&self) -> usize {
+        self.parts.len() + self.size
+    }
+
+    /// Takes the part under way to those before it.
+    fn keep_part(&mut self) {
+        if self.size > 0 {
+            let part = host::buffer(BufferType::HttpRequestBody, 0, self.size);
+            self.parts.extend_from_slice(&part);
+            self.size = 0;
+        }
+    }
+
+    /// The whole body, which is in Envoy's hands again, too.
+    fn put_together(&mut self) -> Vec<u8> {
+        if self.parts.is_empty() {
+            return match self.size {
+                0 => Vec::new(),
+                size => host::buffer(BufferType::HttpRequestBody, 0, size),
+            };
+        }
+        let size = self.size;
+        self.keep_part();
+        let body = std::mem::take(&mut self.parts);
+        host::replace_start(BufferType::HttpRequestBody, size, &body);
+        body
+    }
+
+    /// Puts the parts before the one under way.
+    fn put_back(&self) {
+        if !self.parts.is_empty() {
+            host::replace_start(BufferType::HttpRequestBody, 0, &self.parts);
+        }
     }
 }
 

@@ -15,9 +15,17 @@ use super::worker::Worker;
 use crate::core::config::{Config, ConfigError};
 
 /// The root context of one plugin in one worker.
-#[derive(Default)]
 pub struct Root {
+    id: u32,
     role: Option<Role>,
+}
+
+impl Root {
+    /// The root with this context id.
+    #[must_use]
+    pub fn new(id: u32) -> Self {
+        Self { id, role: None }
+    }
 }
 
 /// What the plugin is, by its `root_id`.
@@ -31,8 +39,9 @@ enum Role {
 impl RootContext for Root {
     /// False refuses the configuration: a starting Envoy stops, a running one keeps what it had.
     fn on_configure(&mut self, _: usize) -> bool {
-        let role = configuration()
-            .and_then(|(config, version)| Role::new(config, version).map_err(|error| vec![error]));
+        let role = configuration().and_then(|(config, version)| {
+            Role::new(self.id, config, version).map_err(|error| vec![error])
+        });
         if let Err(errors) = &role {
             errors.iter().for_each(|error| log::error!("{error}"));
         }
@@ -76,11 +85,12 @@ impl Context for Root {
 }
 
 impl Role {
-    fn new(config: Config, version: u32) -> Result<Self, ConfigError> {
+    fn new(id: u32, config: Config, version: u32) -> Result<Self, ConfigError> {
         let metrics = |role| Metrics::new(role, version);
         let root_id = host::property(&["plugin_root_id"]).unwrap_or_default();
         match root_id.as_slice() {
             b"ai_fallback" => Ok(Self::Requests(Rc::new(Worker::new(
+                id,
                 config,
                 metrics("request"),
             )))),

@@ -41,6 +41,8 @@ impl Default for FittedBy {
 
 /// The state of one worker. It is single-threaded: every worker has its own VM.
 pub struct Worker {
+    /// The context of its plugin.
+    pub root: u32,
     /// The checked configuration.
     pub config: Config,
     /// The metrics.
@@ -70,8 +72,9 @@ pub struct Worker {
 impl Worker {
     /// A worker without streams.
     #[must_use]
-    pub fn new(config: Config, metrics: Metrics) -> Self {
+    pub fn new(root: u32, config: Config, metrics: Metrics) -> Self {
         Self {
+            root,
             by_router: by_router(&config),
             without_attempt_filter: RefCell::default(),
             cooling: cooling(&config),

@@ -18,6 +18,8 @@ pub struct Left<R> {
 struct Verdict {
     action: Action,
     releases: bool,
+    /// Seen: after a reply Envoy buffers nothing of what the callback has brought.
+    drops: bool,
 }
 
 /// Calls into the guest as `context`, then does what it deferred.
@@ -89,6 +91,11 @@ pub fn on_body(id: u32, side: Side, chunk: &[u8], end: bool) -> Action {
         Side::Response => guest::proxy_on_response_body(id, size, end),
     });
     with_half(id, side, |half| {
+        if verdict.drops && half.window == Window::Chunk {
+            half.chunk.clear();
+            half.window = Window::None;
+            return;
+        }
         half.held.append(&mut half.chunk);
         half.window = match verdict.action {
             Action::Continue => Window::None,
@@ -163,7 +170,11 @@ fn verdict(id: u32, side: Side, guest: impl FnOnce() -> Action) -> Verdict {
     };
     // Seen: a Pause in the callback that also resumes does not hold.
     let releases = action == Action::Continue || left.resumed.contains(&(id, side));
-    Verdict { action, releases }
+    Verdict {
+        action,
+        releases,
+        drops: left.stopped,
+    }
 }
 
 fn with_stream(id: u32, f: impl FnOnce(&mut Vec<String>, &mut StreamState)) {

@@ -277,7 +277,10 @@ impl Host {
             }
         }
         self.stop_iteration = true;
-        self.defer(Deferred::Reply(reply));
+        // Seen: a root context has no stream to answer.
+        if self.stream().is_some() {
+            self.defer(Deferred::Reply(reply));
+        }
     }
 
     pub fn close_stream(&mut self) {

@@ -40,6 +40,8 @@ pub enum BodyError {
     },
     /// An entry of `models` is not a string, not one that is text, or an empty one.
     ModelsEntry,
+    /// Trailers end the body, and no header has announced them.
+    Trailers,
 }
 
 impl BodyError {
@@ -91,6 +93,10 @@ impl fmt::Display for BodyError {
             Self::ModelsEntry => write!(
                 f,
                 "`models` in the request body holds something that is not the name of a model"
+            ),
+            Self::Trailers => write!(
+                f,
+                "the request ends with trailers, and has no header `trailer` that announces them"
             ),
         }
     }
