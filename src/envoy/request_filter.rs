@@ -303,8 +303,11 @@ impl RequestFilter {
     }
 
     fn rest_of_request(&self) -> Action {
-        match self.phase {
+        match &self.phase {
             Phase::Answered => Action::Pause,
+            Phase::Acting(stream) if free(stream).is_some_and(|stream| stream.holds_request()) => {
+                Action::Pause
+            }
             _ => Action::Continue,
         }
     }
@@ -341,7 +344,7 @@ impl HttpContext for RequestFilter {
             head.body.put_back();
             return self.skip(head, Skip::TooLarge);
         }
-        if end {
+        if end || head.content_length() == u64::try_from(head.body.len()).ok() {
             return self.on_complete(head);
         }
         if head.holder() == Holder::Filter {
@@ -458,6 +461,11 @@ impl Incoming {
         self.header(":method") != Some(b"POST") || self.header("upgrade").is_some()
     }
 
+    fn content_length(&self) -> Option<u64> {
+        let text = self.header("content-length")?;
+        std::str::from_utf8(text).ok()?.parse().ok()
+    }
+
     /// Who holds the body, once it comes in more than one part.
     fn holder(&mut self) -> Holder {
         let may_end_with_trailers = self.header("trailer").is_some();
@@ -487,9 +495,7 @@ impl Incoming {
         if !self.header("content-type").map_or(!end, is_json) {
             return Some(Skip::NotJson);
         }
-        let length = self
-            .header("content-length")
-            .and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
+        let length = self.content_length();
         // A `usize` has 32 bits here, and a length may have more.
         length
             .is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max))

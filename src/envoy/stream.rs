@@ -44,6 +44,7 @@ pub struct Stream {
     exchange: Exchange,
     shape: Shape,
     fitted_by: FittedBy,
+    holds_request: bool,
     original: Option<Original>,
     held: Held,
     /// An answer that is to take the place of the routed one.
@@ -81,6 +82,7 @@ impl Stream {
             exchange,
             shape,
             fitted_by,
+            holds_request: false,
             original,
             held: Held::default(),
             ready: None,
@@ -95,8 +97,15 @@ impl Stream {
         stream
     }
 
+    /// Whether what is left of the request is held, since it does not go along Envoy's route.
+    #[must_use]
+    pub fn holds_request(&self) -> bool {
+        self.holds_request
+    }
+
     /// Carries out what the request begins with. `Pass`: it goes along Envoy's route.
     pub fn begin(&mut self, now: Duration, effect: Effect) -> Action {
+        self.holds_request = effect != Effect::Pass;
         if effect == Effect::Pass {
             self.on_attempt(now);
             return Action::Continue;
