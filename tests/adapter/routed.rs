@@ -162,7 +162,7 @@ fn an_answer_that_has_begun_is_not_cut_by_the_limit() {
 }
 
 #[test]
-fn a_request_without_fallback_has_its_cluster_and_no_plan() {
+fn a_request_without_fallback_has_its_cluster_and_a_plan_that_judges_nothing() {
     let mut plain = by_router(config());
     plain["model_apis"][0]
         .as_object_mut()
@@ -170,16 +170,52 @@ fn a_request_without_fallback_has_its_cluster_and_no_plan() {
         .remove("fallback");
     let mut gateway = Gateway::start(&plain);
     let mut request = gateway.ask(BODY);
-    assert_eq!(
-        request.filter_state("wasm.ai_fallback.plan"),
-        None,
-        "nothing to fall back to"
-    );
+    let handoff = handed_over(&plain, &request).expect("a plan");
+    assert!(!handoff.judges, "nothing to fall back to");
+    assert_eq!(handoff.plan.steps().count(), 1);
     assert_eq!(
         request.filter_state("wasm.ai_fallback.cluster").as_deref(),
         Some(&b"openai-cluster"[..])
     );
     assert_eq!(request.service_answers("503", b"no"), Action::Continue);
     assert_eq!(trail(&request.answered()), ["openai;503"]);
+    gateway.expect_idle();
+}
+
+/// Where the route decides, the cluster may be any: there may be no attempt filter, and there is nothing to fit.
+#[test]
+fn without_a_named_primary_and_without_fallback_there_is_no_plan() {
+    let mut plain = by_router(config());
+    plain["model_apis"] = json!([{"name": "chat", "primary": {"model": "other"}}]);
+    let mut gateway = Gateway::start(&plain);
+    let request = gateway.ask(BODY);
+    assert!(handed_over(&plain, &request).is_none());
+    assert_eq!(request.filter_state("wasm.ai_fallback.cluster"), None);
+    assert_eq!(
+        request.upstream_request_body(),
+        br#"{"model":"other","n":1}"#
+    );
+    let sent = request.upstream_request_headers();
+    assert_eq!(sent.get("authorization").as_deref(), Some("Bearer client"));
+}
+
+/// It reads the configuration that the attempt filter has not: its request may not go out as it came.
+#[test]
+fn a_request_without_fallback_whose_attempt_was_refused_says_so_and_no_more() {
+    let mut plain = by_router(config());
+    plain["model_apis"][0]
+        .as_object_mut()
+        .unwrap()
+        .remove("fallback");
+    let mut gateway = Gateway::start(&plain);
+    let mut request = gateway.ask(BODY);
+    let mut attempt = gateway.attempt(&mut request, 1, "openai-cluster");
+    attempt.set_property(&["ai_fallback.plan"], b"damaged");
+    assert_eq!(attempt.request_of(&request), Action::Pause);
+    assert!(!attempt.request_released());
+    up(&attempt, &mut request);
+    let answer = request.answered();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("x-ai-fallback-retry"), None);
     gateway.expect_idle();
 }
