@@ -41,7 +41,7 @@ fn bad_configurations() -> Vec<(Value, &'static [&'static str])> {
             many,
             &[
                 "config: max_body_bytes: wrong type (got a string; expected an integer from 1 to 268435456)",
-                "config: services.primary.authorty: unknown field (got \"authorty\"; expected one of `cluster`, `authority`, `path`, `headers`, `credentials`, `models`; did you mean `authority`?)",
+                "config: services.primary.authorty: unknown field (got \"authorty\"; expected one of `cluster`, `authority`, `path`, `headers`, `credentials`, `remove_headers`, `models`; did you mean `authority`?)",
                 "config: services.primary.cluster: empty text (got \"\"; expected the name of an Envoy cluster)",
                 "config: model_apis[0].primary.service: unknown service (got \"primry\"; expected one of \"backup\", \"primary\"; did you mean \"primary\"?)",
                 "config: model_apis[0].fallback.request_timeout_ms: out of range (got -1; expected an integer from 0 to 86400000)",
