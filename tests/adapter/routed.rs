@@ -3,6 +3,7 @@
 use proxy_wasm::types::Action;
 use serde_json::json;
 
+use crate::emulator::Stream;
 use crate::gateway::*;
 
 fn start() -> Gateway {
@@ -120,6 +121,52 @@ fn a_cluster_without_the_attempt_filter_is_served_by_callout_and_told_of_once() 
         assert_eq!(trail(&request.answered()), ["openai;503", "qwen;200"]);
     }
     assert_eq!(gateway.logged("event=missing_attempt_filter"), 1);
+}
+
+/// Clusters may come later than their listener.
+#[test]
+fn a_cluster_without_the_attempt_filter_is_looked_at_again() {
+    let mut gateway = start();
+    let is_fitted = |request: &Stream| {
+        let key = request.upstream_request_headers().get("authorization");
+        key.as_deref() == Some("Bearer openai")
+    };
+    let mut request = gateway.ask(BODY);
+    assert!(!is_fitted(&request));
+    at_cluster(&mut request, "openai-cluster");
+    assert_eq!(request.service_answers("503", b"no"), Action::Pause);
+    gateway.called_service_answers("200", b"{}");
+    // Its requests are fitted before they go there, and have no plan.
+    for _ in 0..3 {
+        let mut request = gateway.ask(BODY);
+        assert!(is_fitted(&request));
+        assert_eq!(request.filter_state("wasm.ai_fallback.plan"), None);
+        at_cluster(&mut request, "openai-cluster");
+        assert_eq!(request.service_answers("503", b"no"), Action::Pause);
+        gateway.called_service_answers("200", b"{}");
+        assert_eq!(trail(&request.answered()), ["openai;503", "qwen;200"]);
+    }
+    // The filter is there now. It leaves the request as it is, and says so.
+    let mut request = gateway.ask(BODY);
+    assert!(is_fitted(&request));
+    let sent = request.upstream_request_headers();
+    let mut attempt = gateway.attempted(&mut request, 1, "openai-cluster");
+    assert_eq!(attempt.upstream_request_headers(), sent);
+    assert_eq!(attempt.service_answers("503", b"no"), Action::Continue);
+    assert_eq!(up(&attempt, &mut request), Action::Pause);
+    gateway.called_service_answers("200", b"{}");
+    assert_eq!(trail(&request.answered()), ["openai;503", "qwen;200"]);
+    attempt.finish();
+    let request = gateway.ask(BODY);
+    assert!(!is_fitted(&request));
+    assert!(request.filter_state("wasm.ai_fallback.plan").is_some());
+    assert_eq!(gateway.logged("event=missing_attempt_filter"), 1);
+}
+
+/// The router has made one attempt, in this cluster.
+fn at_cluster(request: &mut Stream, cluster: &str) {
+    request.set_property(&["upstream", "request_attempt_count"], &1_u64.to_le_bytes());
+    request.set_property(&["xds", "cluster_name"], cluster.as_bytes());
 }
 
 #[test]
