@@ -85,9 +85,9 @@ fn one_mistake_is_one_line() {
         ("{".into(), "$: not valid JSON (got EOF while parsing an object at line 1 column 1; expected a JSON object)"),
         (
             with(r#""dispach": "router""#),
-            "dispach: unknown field (got \"dispach\"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`, `telemetry`; did you mean `dispatch`?)",
+            "dispach: unknown field (got \"dispach\"; expected one of `dispatch`, `buffer_limit_bytes`, `max_body_bytes`, `max_hops`, `credential_names`, `services`, `model_apis`, `access`, `cooldown`, `telemetry`; did you mean `dispatch`?)",
         ),
-        (with(r#""a\nb": 1"#), r#"$["a\nb"]: unknown field (got "a\nb"; expected one of `dispatch`, `max_body_bytes`, `max_hops`, `services`, `model_apis`, `access`, `cooldown`, `telemetry`)"#),
+        (with(r#""a\nb": 1"#), r#"$["a\nb"]: unknown field (got "a\nb"; expected one of `dispatch`, `buffer_limit_bytes`, `max_body_bytes`, `max_hops`, `credential_names`, `services`, `model_apis`, `access`, `cooldown`, `telemetry`)"#),
         (with(r#""dispatch": "router", "dispatch": "router""#), r#"dispatch: duplicate key (got "dispatch" again; expected each key once)"#),
         (with(r#""dispatch": "calout""#), r#"dispatch: unknown value (got "calout"; expected one of "callout", "router"; did you mean "callout"?)"#),
         (with(r#""dispatch": "Router""#), r#"dispatch: unknown value (got "Router"; expected one of "callout", "router"; did you mean "router"?)"#),
@@ -98,9 +98,59 @@ fn one_mistake_is_one_line() {
         (with(r#""max_body_bytes": 268435457"#), "max_body_bytes: out of range (got 268435457; expected an integer from 1 to 268435456)"),
         (with(r#""max_body_bytes": 1e300"#), "max_body_bytes: out of range (got 1e+300; expected an integer from 1 to 268435456)"),
         (with(r#""max_body_bytes": 0.5"#), "max_body_bytes: not an integer (got 0.5; expected an integer from 1 to 268435456)"),
+        (
+            with(r#""max_body_bytes": 1048577"#),
+            "max_body_bytes: out of range (got 1048577; expected at most `buffer_limit_bytes`, which is 1048576: raise it, and Envoy's own limit with it)",
+        ),
+        (
+            with(r#""max_body_bytes": 268435456"#),
+            "max_body_bytes: out of range (got 268435456; expected at most `buffer_limit_bytes`, which is 1048576: raise it, and Envoy's own limit with it)",
+        ),
+        (
+            with(r#""buffer_limit_bytes": 32768, "max_body_bytes": 32769"#),
+            "max_body_bytes: out of range (got 32769; expected at most `buffer_limit_bytes`, which is 32768: raise it, and Envoy's own limit with it)",
+        ),
+        (with(r#""buffer_limit_bytes": "1MB""#), "buffer_limit_bytes: wrong type (got a string; expected an integer from 1 to 1073741824)"),
+        (with(r#""buffer_limit_bytes": 0"#), "buffer_limit_bytes: out of range (got 0; expected an integer from 1 to 1073741824)"),
+        (with(r#""buffer_limit_bytes": 1073741825"#), "buffer_limit_bytes: out of range (got 1073741825; expected an integer from 1 to 1073741824)"),
+        (with(r#""buffer_limit_bytes": 0.5"#), "buffer_limit_bytes: not an integer (got 0.5; expected an integer from 1 to 1073741824)"),
         (with(r#""max_hops": -1"#), "max_hops: out of range (got -1; expected an integer from 0 to 100)"),
         (with(r#""max_hops": 101"#), "max_hops: out of range (got 101; expected an integer from 0 to 100)"),
         (with(r#""max_hops": "8""#), "max_hops: wrong type (got a string; expected an integer from 0 to 100)"),
+        // Credentials.
+        (with(r#""credential_names": ["x-key"]"#), "credential_names: wrong type (got a list; expected an object with the fields `headers` and `query`)"),
+        (
+            with(r#""credential_names": {"header": ["x-key"]}"#),
+            "credential_names.header: unknown field (got \"header\"; expected one of `headers`, `query`; did you mean `headers`?)",
+        ),
+        (with(r#""credential_names": {"headers": "x-key"}"#), "credential_names.headers: wrong type (got a string; expected a list of header names, at least one)"),
+        (with(r#""credential_names": {"headers": []}"#), "credential_names.headers: empty list (got []; expected a list of header names, at least one)"),
+        (
+            with(r#""credential_names": {"headers": ["x-key", 1]}"#),
+            "credential_names.headers[1]: wrong type (got a number; expected the name of a request header, without `*`)",
+        ),
+        (with(r#""credential_names": {"headers": ["x key"]}"#), r#"credential_names.headers[0]: bad header name (got "x key"; expected letters, digits and -)"#),
+        (with(r#""credential_names": {"headers": [""]}"#), r#"credential_names.headers[0]: bad header name (got ""; expected letters, digits and -)"#),
+        (
+            with(r#""credential_names": {"headers": ["x-*"]}"#),
+            r#"credential_names.headers[0]: reserved header name (got "x-*"; expected the name of a request header, without `*`)"#,
+        ),
+        (
+            with(r#""credential_names": {"headers": ["Host"]}"#),
+            r#"credential_names.headers[0]: reserved header name (got "host"; expected the name of a request header, without `*`)"#,
+        ),
+        (
+            with(r#""credential_names": {"headers": [":path"]}"#),
+            r#"credential_names.headers[0]: reserved header name (got ":path"; expected the name of a request header, without `*`)"#,
+        ),
+        (
+            with(r#""credential_names": {"headers": ["Content-Length"]}"#),
+            r#"credential_names.headers[0]: reserved header name (got "content-length"; expected the name of a request header, without `*`)"#,
+        ),
+        (with(r#""credential_names": {"query": []}"#), "credential_names.query: empty list (got []; expected a list of query parameters, at least one)"),
+        (with(r#""credential_names": {"query": {"sig": true}}"#), "credential_names.query: wrong type (got an object; expected a list of query parameters, at least one)"),
+        (with(r#""credential_names": {"query": [7]}"#), "credential_names.query[0]: wrong type (got a number; expected the name of a query parameter)"),
+        (with(r#""credential_names": {"query": ["sig", ""]}"#), r#"credential_names.query[1]: empty text (got ""; expected the name of a query parameter)"#),
         // Services.
         (format!("{{{MODEL_APIS}}}"), "services: required field is missing (got nothing; expected an object of services by name, at least one)"),
         (format!(r#"{{"services": {{}}, {MODEL_APIS}}}"#), "services: empty object (got {}; expected an object of services by name, at least one)"),
@@ -128,7 +178,7 @@ fn one_mistake_is_one_line() {
         (with_service(r#""cluster": "a\u0000""#), r#"services.a.cluster: control character (got "a\0"; expected the name of an Envoy cluster)"#),
         (
             with_service(r#""cluster": "a", "authorty": "x""#),
-            "services.a.authorty: unknown field (got \"authorty\"; expected one of `cluster`, `authority`, `path`, `headers`, `credentials`, `models`; did you mean `authority`?)",
+            "services.a.authorty: unknown field (got \"authorty\"; expected one of `cluster`, `authority`, `path`, `headers`, `credentials`, `remove_headers`, `models`; did you mean `authority`?)",
         ),
         (
             with_service(r#""cluster": "a", "authority": "https://api.openai.com""#),
@@ -155,6 +205,38 @@ fn one_mistake_is_one_line() {
         (
             with_service(r#""cluster": "a", "credentials": "clients""#),
             r#"services.a.credentials: unknown value (got "clients"; expected one of "service", "client"; did you mean "client"?)"#,
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": "x-team""#),
+            "services.a.remove_headers: wrong type (got a string; expected a list of header names, at least one)",
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": []"#),
+            "services.a.remove_headers: empty list (got []; expected a list of header names, at least one)",
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": ["x-team", {}]"#),
+            "services.a.remove_headers[1]: wrong type (got an object; expected the name of a request header, with `*` for any run of characters)",
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": [""]"#),
+            r#"services.a.remove_headers[0]: bad header name (got ""; expected letters, digits and -)"#,
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": ["x team"]"#),
+            r#"services.a.remove_headers[0]: bad header name (got "x team"; expected letters, digits and -)"#,
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": [":authority"]"#),
+            r#"services.a.remove_headers[0]: reserved header name (got ":authority"; expected the name of a request header, with `*` for any run of characters)"#,
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": ["Host"]"#),
+            r#"services.a.remove_headers[0]: reserved header name (got "Host"; expected the name of a request header, with `*` for any run of characters)"#,
+        ),
+        (
+            with_service(r#""cluster": "a", "remove_headers": ["content-type"]"#),
+            r#"services.a.remove_headers[0]: reserved header name (got "content-type"; expected the name of a request header, with `*` for any run of characters)"#,
         ),
         (with_service(r#""cluster": "a", "headers": ["x"]"#), "services.a.headers: wrong type (got a list; expected an object of header names and values)"),
         (with_service(r#""cluster": "a", "headers": {"x": 1}"#), "services.a.headers.x: wrong type (got a number; expected text without control characters)"),
@@ -485,6 +567,14 @@ fn one_mistake_is_one_line() {
             with_fallback(r#""max_held_bytes": 33554433"#),
             r#"model_apis[0].fallback.max_held_bytes: out of range (got 33554433; expected an integer from 1 to 33554432)"#,
         ),
+        (
+            with_fallback(r#""max_held_bytes": 1048577"#),
+            r#"model_apis[0].fallback.max_held_bytes: out of range (got 1048577; expected at most `buffer_limit_bytes`, which is 1048576: raise it, and Envoy's own limit with it)"#,
+        ),
+        (
+            with_fallback(r#""max_held_bytes": 33554432"#),
+            r#"model_apis[0].fallback.max_held_bytes: out of range (got 33554432; expected at most `buffer_limit_bytes`, which is 1048576: raise it, and Envoy's own limit with it)"#,
+        ),
         // What a request may ask for.
         (
             with_fallback(r#""client_models": true"#),
@@ -702,7 +792,7 @@ fn one_mistake_is_one_line() {
             r#"access.policies[0].deny.services[0]: unknown service (got "local"; expected one of "openai", "qwen", "primary")"#,
         ),
     ];
-    assert!(cases.len() >= 150);
+    assert!(cases.len() >= 180);
     for (json, line) in cases {
         assert_eq!(lines(json), [format!("config: {line}")], "{json}");
     }
@@ -711,8 +801,10 @@ fn one_mistake_is_one_line() {
 #[test]
 fn all_mistakes_come_at_once() {
     let json = r#"{
+        "buffer_limit_bytes": -1,
         "max_body_bytes": -1,
         "max_hops": 0.5,
+        "credential_names": {"headers": ["host"], "query": [""], "cookies": []},
         "access": {
             "identity_header": "host",
             "default_policy": {"allow": {"services": ["none"], "models": [1]}, "deny": []},
@@ -722,7 +814,7 @@ fn all_mistakes_come_at_once() {
         "telemetry": {"access_log": 1, "token_usage": 1},
         "servces": {},
         "services": {
-            "b": {"cluster": "", "credentials": "no", "headers": {"host": "${NO}", "x y": "${NOPE}"}},
+            "b": {"cluster": "", "credentials": "no", "remove_headers": ["host", 1], "headers": {"host": "${NO}", "x y": "${NOPE}"}},
             "a": {"path": "{x}"}
         },
         "model_apis": [
@@ -751,8 +843,12 @@ fn all_mistakes_come_at_once() {
         .collect();
     let expected = [
         "servces",
+        "buffer_limit_bytes",
         "max_body_bytes",
         "max_hops",
+        "credential_names.cookies",
+        "credential_names.headers[0]",
+        "credential_names.query[0]",
         "services.a.cluster",
         "services.a.path",
         "services.b.cluster",
@@ -760,6 +856,8 @@ fn all_mistakes_come_at_once() {
         r#"services.b.headers["x y"]"#,
         r#"services.b.headers["x y"]"#,
         "services.b.credentials",
+        "services.b.remove_headers[0]",
+        "services.b.remove_headers[1]",
         "model_apis[0].match.paths[0]",
         "model_apis[0].match.paths[1]",
         "model_apis[0].match.models[0]",
@@ -883,7 +981,8 @@ fn many_mistakes_are_all_reported() {
 
 const CONTRACT_EXAMPLE: &str = r#"{
     "dispatch": "callout",
-    "max_body_bytes": 1048576,
+    "buffer_limit_bytes": 1048576,
+    "max_body_bytes": 786432,
     "services": {
         "openai": {
             "cluster": "openai",
@@ -891,6 +990,7 @@ const CONTRACT_EXAMPLE: &str = r#"{
             "path": "{path}",
             "headers": {"x-team": "${TEAM}"},
             "credentials": "service",
+            "remove_headers": ["anthropic-beta"],
             "models": {"gpt-4o": "gpt-4o-2024-11-20"}
         },
         "qwen": {"cluster": "qwen"},
@@ -939,6 +1039,10 @@ fn the_example_of_the_contract_is_read() {
         ("openai", Some("api.openai.com"))
     );
     assert_eq!(openai.headers, [("x-team".to_owned(), "blue".to_owned())]);
+    assert!(
+        openai.removes_header("anthropic-beta")
+            && !config.services[2].removes_header("anthropic-beta")
+    );
     let model_name = |requested| openai.model_name(requested).map(|name| &**name);
     assert_eq!(model_name("gpt-4o"), Some("gpt-4o-2024-11-20"));
     assert_eq!(model_name("gpt-4"), None);
@@ -975,8 +1079,9 @@ fn defaults_are_those_of_the_contract() {
     let config = parse(json).unwrap();
     assert_eq!(
         (config.dispatch, config.max_body_bytes, config.max_hops),
-        (Dispatch::Callout, 1_048_576, None)
+        (Dispatch::Callout, 786_432, None)
     );
+    assert_eq!(config.buffer_limit_bytes, 1_048_576);
     assert_eq!((&config.access, config.cooldown), (&None, None));
     assert_eq!(config.telemetry, Telemetry::default());
     let service = &config.services[0];
@@ -986,6 +1091,7 @@ fn defaults_are_those_of_the_contract() {
     );
     assert_eq!(service.path.render(b"/p?q", None), b"/p?q".as_slice());
     assert!(service.headers.is_empty());
+    assert!(service.removes_header("cookie") && !service.removes_header("anthropic-beta"));
     let [x, y] = config.model_apis.as_slice() else {
         panic!("two Model APIs")
     };
@@ -1033,6 +1139,84 @@ fn fallback(json: &str) -> Fallback {
     let config = parse(json).expect(json);
     let api = config.model_apis[0].as_ref().clone();
     api.fallback.expect("a fallback that is enabled")
+}
+
+/// Envoy adds what comes in one piece to its buffer before a filter sees it, so a part of it is left for that.
+#[test]
+fn what_is_held_follows_from_the_buffer_limit() {
+    for (limit, body, held) in [
+        (1_048_576, 786_432, 524_288),
+        (32_768, 24_576, 16_384),
+        (1, 1, 1),
+        (2, 1, 1),
+        (1_073_741_824, 268_435_456, 33_554_432),
+    ] {
+        let json = format!(
+            r#"{{"buffer_limit_bytes": {limit}, {SERVICES}, "model_apis": [{{"name": "chat", "fallback":
+                {{"services": [{{"service": "qwen"}}]}}}}]}}"#
+        );
+        let config = parse(&json).unwrap();
+        assert_eq!(
+            (config.buffer_limit_bytes, config.max_body_bytes),
+            (limit, body)
+        );
+        assert_eq!(fallback(&json).max_held_bytes, held, "{limit}");
+    }
+}
+
+#[test]
+fn credential_names_are_added_to_those_that_are_known() {
+    let config = parse(
+        r#"{
+            "credential_names": {"headers": ["X-Acme-Key"], "query": ["Sig"]},
+            "services": {"client": {"cluster": "a", "credentials": "client"}, "service": {"cluster": "a"}},
+            "model_apis": [{"name": "chat"}]
+        }"#,
+    )
+    .unwrap();
+    let [client, service] = config.services.as_slice() else {
+        panic!("two services")
+    };
+    for name in ["x-acme-key", "authorization", "cookie", "openai-project"] {
+        assert!(service.removes_header(name), "{name}");
+        assert!(!client.removes_header(name), "{name}");
+    }
+    assert!(!service.removes_header("x-acme-keys"));
+    let names = &service.credential_names;
+    let path = names.without_parameters(b"/v1?sig=1&key=2&x=3");
+    assert_eq!(path, b"/v1?x=3".as_slice());
+}
+
+#[test]
+fn a_service_does_not_get_the_headers_that_are_removed() {
+    let config = parse(&with_service(
+        r#""cluster": "a", "credentials": "client", "remove_headers": ["X-Acme-*", "anthropic-beta"]"#,
+    ))
+    .unwrap();
+    let service = &config.services[0];
+    for (name, is_removed) in [
+        ("x-acme-", true),
+        ("x-acme-team", true),
+        ("x-acme", false),
+        ("anthropic-beta", true),
+        ("anthropic-version", false),
+        ("authorization", false),
+    ] {
+        assert_eq!(service.removes_header(name), is_removed, "{name}");
+    }
+    let all = parse(&with_service(r#""cluster": "a", "remove_headers": ["*"]"#)).unwrap();
+    // Without these a request is none, or another one.
+    for name in [
+        ":path",
+        ":authority",
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "content-type",
+    ] {
+        assert!(!all.services[0].removes_header(name), "{name}");
+    }
+    assert!(all.services[0].removes_header("accept"));
 }
 
 #[test]
@@ -1284,7 +1468,7 @@ fn what_is_unusual_but_right_is_accepted() {
         ),
         with_fallback(r#""reserve_ms": 500, "total_timeout_ms": 1000"#),
         with_fallback(r#""reserve_ms": 500, "client_controls": ["timeout"]"#),
-        with_fallback(r#""reserve_ms": 0, "total_timeout_ms": 1, "max_held_bytes": 33554432"#),
+        with_fallback(r#""reserve_ms": 0, "total_timeout_ms": 1, "max_held_bytes": 1048576"#),
         with_fallback(
             r#""retry": {"backoff_ms": 60000, "max_backoff_ms": 600000, "max_retry_after_ms": 600000}"#,
         ),
@@ -1296,6 +1480,19 @@ fn what_is_unusual_but_right_is_accepted() {
             r#""max_hops": 100, "cooldown": {"failures": 1000, "time_ms": 86400000, "max_retry_after_ms": 0}"#,
         ),
         with(r#""max_body_bytes": 1048576.0"#),
+        with(r#""buffer_limit_bytes": 1073741824, "max_body_bytes": 268435456"#),
+        with(r#""buffer_limit_bytes": 1"#),
+        with(r#""credential_names": {}"#),
+        with(
+            r#""credential_names": {"headers": ["X-Key", "x-key", "authorization"], "query": ["a b", "K"]}"#,
+        ),
+        format!(
+            r#"{{"buffer_limit_bytes": 33554432, {SERVICES}, "model_apis": [{{"name": "chat", "fallback":
+                {{"services": [{{"service": "qwen"}}], "max_held_bytes": 33554432}}}}]}}"#
+        ),
+        with_service(
+            r#""cluster": "a", "remove_headers": ["*", "X-*-Team*", "Authorization"], "credentials": "client""#,
+        ),
         with_access(r#""policies": [{"identities": ["*"]}]"#),
         with_policy(
             r#""allow": {"services": ["*", "open*", "primary", "p*"]}, "deny": {"models": ["*"]}"#,

@@ -19,34 +19,89 @@ fn fail(attempt: &mut Stream) {
 
 #[test]
 fn without_a_plan_it_does_nothing() {
+    let mut gateway = start();
+    let mut request = gateway.stream();
+    request.request(
+        &[(":method", "POST"), (":path", "/x"), (":authority", "g")],
+        BODY,
+    );
+    let sent = request.upstream_request_headers();
+    let mut attempt = gateway.attempt(&mut request, 1, "openai-cluster");
+    gateway.reset_host_calls();
+    assert_eq!(attempt.request_of(&request), Action::Continue);
+    assert_eq!(attempt.service_says("503", false), Action::Continue);
+    assert_eq!(attempt.response_body(b"no", true), Action::Continue);
+    assert_eq!(attempt.upstream_request_headers(), sent);
+    assert_eq!(attempt.answered().header("x-ai-fallback-retry"), None);
+    let calls = gateway.host_calls().total();
+    assert_eq!(calls, 2, "it asks for a plan, and whether it is looked for");
+    assert_eq!(request.filter_state("wasm.ai_fallback.seen"), None);
+}
+
+/// There is nothing to fall back to, or the request wants none.
+#[test]
+fn a_plan_that_judges_nothing_is_fitted_and_no_more() {
     let mut no_fallback = by_router(config());
     no_fallback["model_apis"][0]
         .as_object_mut()
         .unwrap()
         .remove("fallback");
-    for config in [no_fallback, by_router(config())] {
-        let mut gateway = Gateway::start(&config);
-        let mut request = gateway.stream();
-        let fallback = config["model_apis"][0].get("fallback").is_some();
-        match fallback {
-            true => request.request(
-                &[(":method", "POST"), (":path", "/x"), (":authority", "g")],
-                BODY,
-            ),
-            false => request.request(&headers(BODY), BODY),
-        };
-        let sent = request.upstream_request_headers();
-        let mut attempt = gateway.attempt(&mut request, 1, "openai-cluster");
-        gateway.reset_host_calls();
-        assert_eq!(attempt.request_of(&request), Action::Continue);
-        assert_eq!(attempt.service_says("503", false), Action::Continue);
-        assert_eq!(attempt.response_body(b"no", true), Action::Continue);
-        assert_eq!(attempt.upstream_request_headers(), sent);
-        assert_eq!(attempt.answered().header("x-ai-fallback-retry"), None);
-        assert_eq!(gateway.host_calls().total(), 1, "it asks for a plan");
+    let mut gateway = Gateway::start(&no_fallback);
+    let mut request = gateway.ask(BODY);
+    let sent = request.upstream_request_headers();
+    assert_eq!(sent.get("authorization").as_deref(), Some("Bearer client"));
+    assert_eq!(sent.get(":authority").as_deref(), Some("gateway"));
+    assert_eq!(sent.get("x-envoy-max-retries"), None);
+    let mut attempt = gateway.attempted(&mut request, 1, "openai-cluster");
+    let fitted = attempt.upstream_request_headers();
+    for (name, value) in [
+        (":authority", Some("api.openai.com")),
+        ("authorization", Some("Bearer openai")),
+        ("x-openai-only", Some("1")),
+        ("x-keep", Some("1")),
+    ] {
+        assert_eq!(fitted.get(name).as_deref(), value, "{name}");
+    }
+    assert_eq!(
+        attempt.upstream_request_body(),
+        br#"{"model":"gpt-4o-2024-11-20","n":1}"#
+    );
+    assert_eq!(attempt.service_says("503", false), Action::Continue);
+    assert_eq!(attempt.response_body(b"no", true), Action::Continue);
+    assert_eq!(attempt.answered().header("x-ai-fallback-retry"), None);
+    assert_eq!(attempt.answered().header("x-ai-fallback-attempts"), None);
+    assert_eq!(up(&attempt, &mut request), Action::Continue);
+    assert_eq!(trail(&request.answered()), ["openai;503"]);
+    assert_eq!(gateway.logged("event=missing_attempt_filter"), 0);
+    attempt.finish();
+    gateway.expect_idle();
+}
+
+/// By a retry policy of the route, or since a client that Envoy trusts has asked for it.
+#[test]
+#[ignore = "the headers of the first attempt are kept only where there is a fallback, so the path is made from the path that was made"]
+fn a_plan_that_judges_nothing_may_be_tried_again() {
+    let mut plain = by_router(config());
+    plain["model_apis"][0]
+        .as_object_mut()
+        .unwrap()
+        .remove("fallback");
+    plain["services"]["openai"]["path"] = json!("/openai{path}");
+    let mut gateway = Gateway::start(&plain);
+    let mut request = gateway.ask(BODY);
+    let mut map = headers_of(&request);
+    for count in [1, 2] {
+        let mut attempt = gateway.attempt(&mut request, count, "openai-cluster");
+        attempt.request_headers(&map, false);
+        attempt.request_body(BODY, true);
+        let path = attempt.upstream_request_headers().get(":path");
+        assert_eq!(path, Some(format!("/openai{CHAT}")));
+        map = headers_of(&attempt);
+        attempt.finish();
     }
 }
 
+/// The headers are still the client's own, so the request may not go to the service.
 #[test]
 fn a_plan_of_another_configuration_is_not_followed() {
     let mut other = by_router(config());
@@ -61,12 +116,38 @@ fn a_plan_of_another_configuration_is_not_followed() {
         ..Default::default()
     };
     let root = gateway.add_root(plugin).unwrap();
-    let request = gateway.ask(BODY);
-    let mut attempt = gateway.attempt_stream(&request, root);
-    attempt.set_property(&["upstream", "request_attempt_count"], &1_u64.to_le_bytes());
-    attempt.request_of(&request);
-    assert_eq!(attempt.service_answers("503", b"no"), Action::Continue);
-    assert_eq!(attempt.answered().header("x-ai-fallback-retry"), None);
+    for _ in 0..2 {
+        let mut request = gateway.ask(BODY);
+        let mut attempt = gateway.attempt_stream(&request, root);
+        for stream in [&mut request, &mut attempt] {
+            stream.set_property(&["upstream", "request_attempt_count"], &1_u64.to_le_bytes());
+        }
+        let action = attempt.request_of(&request);
+        expect_the_attempt_by_callout(&mut gateway, action, attempt, request);
+    }
+    assert_eq!(gateway.logged("event=other_configuration"), 1);
+}
+
+/// An attempt was refused before anything was sent: the request filter makes it itself.
+fn expect_the_attempt_by_callout(
+    gateway: &mut Gateway,
+    action: Action,
+    attempt: Stream,
+    mut request: Stream,
+) {
+    assert_eq!(action, Action::Pause);
+    assert!(!attempt.request_released());
+    let label = attempt.answered().header("x-ai-fallback-retry");
+    assert_eq!(label.as_deref(), Some("not_made"));
+    assert_eq!(up(&attempt, &mut request), Action::Pause);
+    let callout = gateway.callout();
+    assert_eq!(callout.cluster, "openai-cluster");
+    let authorization = callout.headers.get("authorization");
+    assert_eq!(authorization.as_deref(), Some("Bearer openai"));
+    gateway.called_service_answers("200", b"{}");
+    let answer = request.answered();
+    assert_eq!(trail(&answer), ["openai;200"]);
+    assert_eq!(answer.header("x-ai-fallback-retry"), None);
 }
 
 #[test]
@@ -448,9 +529,9 @@ fn a_count_that_makes_no_sense_is_no_attempt() {
     let mut gateway = start();
     for count in [0, u64::MAX] {
         let mut request = gateway.ask(BODY);
-        let mut attempt = gateway.attempted(&mut request, count, "openai-cluster");
-        assert_eq!(attempt.service_answers("503", b"no"), Action::Continue);
-        assert_eq!(attempt.answered().header("x-ai-fallback-retry"), None);
+        let mut attempt = gateway.attempt(&mut request, count, "openai-cluster");
+        let action = attempt.request_of(&request);
+        expect_the_attempt_by_callout(&mut gateway, action, attempt, request);
     }
 }
 
@@ -475,9 +556,11 @@ fn an_attempt_past_the_end_of_the_plan_is_stopped() {
 #[test]
 fn a_plan_that_is_damaged_is_none() {
     let mut gateway = start();
-    let mut request = gateway.ask(BODY);
-    let mut attempt = gateway.attempt(&mut request, 1, "openai-cluster");
-    attempt.set_property(&["ai_fallback.plan"], b"\xff\xff\xff\xff");
-    attempt.request_of(&request);
-    assert_eq!(attempt.service_answers("503", b"no"), Action::Continue);
+    for plan in [b"\xff\xff\xff\xff".as_slice(), b"\x02\0\0\0"] {
+        let mut request = gateway.ask(BODY);
+        let mut attempt = gateway.attempt(&mut request, 1, "openai-cluster");
+        attempt.set_property(&["ai_fallback.plan"], plan);
+        let action = attempt.request_of(&request);
+        expect_the_attempt_by_callout(&mut gateway, action, attempt, request);
+    }
 }

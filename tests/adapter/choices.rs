@@ -132,8 +132,21 @@ fn a_request_that_wants_no_fallback_has_the_primary_s_answer() {
         sent.push(("x-ai-fallback", "off".to_owned()));
         assert_eq!(stream.request(&sent, BODY), Action::Continue);
         assert!(!stream.upstream_request_headers().has("x-ai-fallback"));
-        assert_eq!(stream.filter_state("wasm.ai_fallback.plan"), None);
-        assert_eq!(stream.service_answers("503", b"no"), Action::Continue);
+        match handed_over(&config, &stream) {
+            Some(handoff) => {
+                assert!(!handoff.judges, "it is fitted, and no more");
+                let mut attempt = gateway.attempted(&mut stream, 1, "openai-cluster");
+                let sent = attempt.upstream_request_headers();
+                assert_eq!(sent.get("authorization").as_deref(), Some("Bearer openai"));
+                assert_eq!(attempt.service_answers("503", b"no"), Action::Continue);
+                assert_eq!(up(&attempt, &mut stream), Action::Continue);
+                attempt.finish();
+            }
+            None => {
+                assert_eq!(config["dispatch"], serde_json::Value::Null);
+                assert_eq!(stream.service_answers("503", b"no"), Action::Continue);
+            }
+        }
         assert_eq!(
             (stream.answered().status, trail(&stream.answered())),
             (503, vec!["openai;503".into()])

@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use ai_fallback::core::config::{Config, Node};
+use ai_fallback::core::handoff::Handoff;
 use ai_fallback::core::outcome::{Ended, Outcome};
 use ai_fallback::core::plan::{Plan, Request};
 use ai_fallback::core::progress::{Progress, Room};
@@ -185,6 +186,14 @@ pub fn progress(config: &Value, ends: &[(Outcome, u64)]) -> Vec<u8> {
         progress.end(&plan, ended, ms(*took), Room::default());
     }
     progress.encode()
+}
+
+/// The plan that the attempt filters are given for a request.
+pub fn handed_over(config: &Value, request: &Stream) -> Option<Handoff> {
+    let bytes = request.filter_state("wasm.ai_fallback.plan")?;
+    let node = Node::from_json(config.to_string().as_bytes()).unwrap();
+    let config = Config::parse(&node, &|_| None).unwrap();
+    Some(Handoff::decode(&config, &bytes).expect("a plan of this configuration"))
 }
 
 pub fn headers(body: &[u8]) -> Vec<(&'static str, String)> {

@@ -7,8 +7,18 @@ use crate::gateway::*;
 
 #[test]
 fn what_is_no_model_api_is_not_held() {
-    let mut gateway = Gateway::start(&config());
-    for (method, path) in [("POST", "/v1/other"), ("GET", CHAT), ("POST", "")] {
+    let mut unnamed = config();
+    unnamed["model_apis"][0]["primary"] = json!({"model": "m"});
+    let named = config();
+    for (config, method, path) in [
+        (&named, "POST", "/v1/other"),
+        (&named, "GET", "/v1/models"),
+        (&named, "POST", ""),
+        // The route alone knows where it goes.
+        (&unnamed, "GET", CHAT),
+        (&unnamed, "DELETE", CHAT),
+    ] {
+        let mut gateway = Gateway::start(config);
         let mut stream = gateway.stream();
         let headers = [(":method", method), (":path", path), (":authority", "g")];
         assert_eq!(
@@ -23,8 +33,61 @@ fn what_is_no_model_api_is_not_held() {
             Action::Continue
         );
         assert!(trail(&stream.answered()).is_empty());
+        assert_eq!(gateway.metric("requests"), 0);
     }
-    assert_eq!(gateway.metric("requests"), 0);
+}
+
+/// A key of the client reaches a named service by no other door.
+#[test]
+fn what_is_no_post_is_fitted_and_neither_held_nor_read() {
+    for config in [config(), by_router(config())] {
+        let is_routed = config["dispatch"] == "router";
+        let mut gateway = Gateway::start(&config);
+        for (method, upgrade) in [("GET", false), ("DELETE", false), ("POST", true)] {
+            let mut stream = gateway.stream();
+            let mut sent = headers(BODY);
+            sent.retain(|(name, _)| *name != ":method");
+            sent.push((":method", method.to_owned()));
+            sent.push(("cookie", "the client's".to_owned()));
+            sent.push(("x-ai-fallback-service", "spoofed".to_owned()));
+            if upgrade {
+                sent.push(("upgrade", "websocket".to_owned()));
+            }
+            assert_eq!(stream.request_headers(&sent, false), Action::Continue);
+            assert_eq!(stream.request_body(b"not JSON", false), Action::Continue);
+            assert_eq!(stream.request_body(b"", true), Action::Continue);
+            let mut last = stream;
+            if is_routed {
+                last = gateway.attempted(&mut stream, 1, "openai-cluster");
+            }
+            let fitted = last.upstream_request_headers();
+            for (name, value) in [
+                (":authority", Some("api.openai.com")),
+                ("authorization", Some("Bearer openai")),
+                ("x-openai-only", Some("1")),
+                ("x-keep", Some("1")),
+                ("cookie", None),
+                ("x-ai-fallback-service", None),
+            ] {
+                assert_eq!(fitted.get(name).as_deref(), value, "{method} {name}");
+            }
+            assert_eq!(last.upstream_request_body(), b"not JSON");
+            if is_routed {
+                last.service_answers("503", b"no");
+                assert_eq!(up(&last, &mut stream), Action::Continue);
+                last.finish();
+            } else {
+                assert_eq!(stream.service_answers("503", b"no"), Action::Continue);
+            }
+            let answer = stream.answered();
+            assert_eq!((answer.status, answer.text()), (503, "no".into()));
+            assert!(trail(&answer).is_empty());
+            assert_eq!(service(&answer), None);
+        }
+        assert_eq!(gateway.metric("requests reason=other_method"), 3);
+        assert_eq!(gateway.logged("event=missing_attempt_filter"), 0);
+        gateway.expect_idle();
+    }
 }
 
 #[test]

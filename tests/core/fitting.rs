@@ -362,3 +362,21 @@ fn a_request_without_a_length_gets_none_for_a_retry() {
     );
     assert_eq!(sent, [header(":method", "POST")]);
 }
+
+/// As in its first attempt, and in a callout.
+#[test]
+#[ignore = "the headers of tracers are taken from the map as they are, whether the service gets them or not"]
+fn a_retry_has_no_header_that_is_removed_for_the_service() {
+    let removing = json!({"cluster": "b", "remove_headers": ["traceparent", "x-b3-*"]});
+    let service = service(removing);
+    let sent = [
+        header(":method", "POST"),
+        header("traceparent", "the client's"),
+        header("x-b3-flags", "the client's"),
+    ];
+    let step = step(&service);
+    let first = step.header_changes(&sent, PLAIN);
+    assert!(first.contains(&("traceparent".to_owned(), None)));
+    let retried = step.retry_headers(&with_headers(json!({})), &sent, &sent, PLAIN);
+    assert_eq!(retried, [header(":method", "POST")]);
+}

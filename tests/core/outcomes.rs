@@ -3,6 +3,7 @@
 use ai_fallback::core::judge::{Judge, Reading, Verdict};
 use ai_fallback::core::outcome::{Ended, Origin, Outcome};
 use ai_fallback::core::plan::Plan;
+use ai_fallback::core::provider_error::{ErrorKind, ProviderError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -10,10 +11,11 @@ use serde_json::json;
 
 use crate::rig::*;
 
-const ALL: [(Outcome, &str); 9] = [
+const ALL: [(Outcome, &str); 10] = [
     (Outcome::Status(200), "200"),
     (Outcome::Status(503), "503"),
     (Outcome::Intercepted(503), "intercepted"),
+    (Outcome::Refused(403), "intercepted"),
     (Outcome::StreamError, "stream_error"),
     (Outcome::Empty, "empty"),
     (Outcome::Reset, "reset"),
@@ -37,6 +39,8 @@ fn who_answered_and_whether_there_is_an_answer() {
     for (outcome, name) in ALL {
         let from_service = ["200", "503", "stream_error", "empty"].contains(&name);
         assert_eq!(outcome.is_from_service(), from_service, "{name}");
+        let from_gateway = name == "intercepted";
+        assert_eq!(outcome.is_from_gateway(), from_gateway, "{name}");
     }
 }
 
@@ -54,6 +58,11 @@ fn which_outcomes_are_failures() {
         (Outcome::Intercepted(200), false, false, false),
         (Outcome::Intercepted(429), true, false, false),
         (Outcome::Intercepted(503), true, false, true),
+        (Outcome::Intercepted(401), false, false, false),
+        (Outcome::Intercepted(403), false, false, false),
+        (Outcome::Intercepted(407), false, false, false),
+        (Outcome::Refused(403), false, false, false),
+        (Outcome::Refused(503), false, false, false),
         (Outcome::StreamError, true, true, true),
         (Outcome::Empty, true, true, true),
         (Outcome::Reset, true, true, true),
@@ -67,6 +76,81 @@ fn which_outcomes_are_failures() {
             (by_default, by_backend, by_503),
             "{outcome:?}"
         );
+    }
+}
+
+/// What is said of these statuses counts for a service, and not for a filter that may have said who may ask.
+#[test]
+fn a_refusal_of_the_gateway_is_a_failure_by_its_very_code_alone() {
+    let fails = |outcome, on_status, only_backend_errors: bool| {
+        let more = json!({"on_status": on_status, "only_backend_errors": only_backend_errors});
+        let plan = plan(to_with(&["b"], more), None);
+        Ended::new(outcome, None, None, plan.fallback()).fails
+    };
+    for on_status in [
+        json!("any"),
+        json!("availability"),
+        json!(["4xx", "5xx"]),
+        json!(["any"]),
+        json!(["4xx", 402, 408]),
+    ] {
+        for status in [401, 403, 407] {
+            let outcome = Outcome::Intercepted(status);
+            assert!(
+                !fails(outcome, on_status.clone(), false),
+                "{status} {on_status}"
+            );
+        }
+        assert!(fails(Outcome::Intercepted(408), on_status.clone(), false));
+        assert!(!fails(Outcome::Intercepted(408), on_status, true));
+    }
+    for listed in [401, 403, 407] {
+        for on_status in [json!([listed]), json!(["any", listed.to_string()])] {
+            for status in [401, 403, 407] {
+                let outcome = Outcome::Intercepted(status);
+                let expected = status == listed;
+                assert_eq!(fails(outcome, on_status.clone(), false), expected);
+                assert!(!fails(outcome, on_status.clone(), true));
+            }
+        }
+    }
+    assert!(fails(Outcome::Status(403), json!("any"), false));
+}
+
+/// Another service would answer a caller who may not ask.
+#[test]
+fn a_refusal_by_access_control_is_never_a_failure() {
+    for on_status in [
+        json!("any"),
+        json!("availability"),
+        json!(["4xx", "5xx"]),
+        json!([401, 403, 407, 429, 500, 503]),
+        json!(["any", 401, 403, 407]),
+    ] {
+        for only_backend_errors in [false, true] {
+            let more = json!({
+                "on_status": on_status, "only_backend_errors": only_backend_errors, "on_errors": ["*"],
+                "error_services": {"quota": [{"service": "c"}]},
+            });
+            let plan = plan(to_with(&["b"], more), None);
+            // `ext_authz` may fail with any status, and so may what it asks.
+            for status in [302, 400, 401, 403, 407, 429, 500, 503] {
+                let outcome = Outcome::Refused(status);
+                for error in [None, Some(quota())] {
+                    let ended = Ended::new(outcome, error.as_ref(), None, plan.fallback());
+                    assert!(!ended.fails, "{status} {on_status}");
+                    assert!(!ended.is_unhealthy() && !ended.may_pass());
+                }
+            }
+        }
+    }
+}
+
+fn quota() -> ProviderError {
+    ProviderError {
+        code: Some("insufficient_quota".to_owned()),
+        kind_name: None,
+        kind: Some(ErrorKind::Quota),
     }
 }
 
@@ -85,6 +169,18 @@ fn headers_decide_what_they_can() {
         (Origin::Service, 0, false, Some(Outcome::Status(0))),
         (Origin::Service, 503, false, Some(Outcome::Status(503))),
         (Origin::Gateway, 200, false, Some(Outcome::Intercepted(200))),
+        (
+            Origin::AccessControl,
+            403,
+            false,
+            Some(Outcome::Refused(403)),
+        ),
+        (
+            Origin::AccessControl,
+            503,
+            true,
+            Some(Outcome::Refused(503)),
+        ),
         (Origin::Transport, 503, false, Some(Outcome::Reset)),
         (Origin::Timeout, 504, true, Some(Outcome::RequestTimeout)),
     ] {

@@ -122,3 +122,49 @@ fn no_more_attempts_are_allowed_than_are_configured() {
     assert_eq!(rules(retried).max_attempts(), 5);
     assert_eq!(plan(Value::Null, Some("m")).max_attempts(), 1);
 }
+
+/// An attempt whose body is as the client has sent it is not held.
+#[test]
+fn a_body_is_changed_where_the_model_has_another_name_or_the_request_named_others() {
+    let services = json!({
+        "a": {"cluster": "a", "models": {"known": "other"}},
+        "b": {"cluster": "b"},
+    });
+    let targets = json!([{"service": "b"}, {"service": "b", "model": "named"}]);
+    let api = json!({
+        "name": "chat",
+        "primary": {"service": "a"},
+        "fallback": {"services": targets, "client_models": {}},
+    });
+    let changes = |plan: &Plan| -> Vec<bool> {
+        plan.steps()
+            .map(|(_, step)| plan.changes_body(step))
+            .collect()
+    };
+    for (model, expected) in [
+        (Some("m"), [false, false, true].as_slice()),
+        (Some("known"), &[true, false, true]),
+        // `b` is asked for it once.
+        (Some("named"), &[false, false]),
+        // There is none, and one is configured.
+        (None, &[false, false, true]),
+    ] {
+        let plan = plan_of(services.clone(), api.clone(), model);
+        assert_eq!(changes(&plan), expected, "{model:?}");
+    }
+    // `models` of the body is not sent, so each body is another.
+    let config = json!({"services": services, "model_apis": [api]});
+    let body = json!({"model": "m", "models": ["m", "n"]});
+    let plan = admit(&config, &[], &body).unwrap();
+    assert!(plan.uses_client_models());
+    assert!(changes(&plan).iter().all(|changes| *changes));
+}
+
+#[test]
+fn what_is_not_read_is_not_changed() {
+    let config = config(&config_with(to(&["b"]), json!({})));
+    let step = Step::unread(&config.model_apis[0]);
+    let plan = Plan::unread(&config.model_apis[0], step.clone());
+    assert!(!plan.changes_body(&step) && plan.fallback().is_none());
+    assert_eq!(plan.max_attempts(), 1);
+}

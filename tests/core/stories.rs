@@ -288,6 +288,26 @@ fn an_intercepted_request_falls_back_unless_it_is_not_wanted() {
 }
 
 #[test]
+fn a_caller_that_may_not_ask_is_told_so_and_nobody_else_is_asked() {
+    for rules in [
+        to(&["b"]),
+        to_with(&["b"], json!({"on_status": ["any", 401, 403]})),
+    ] {
+        for mut rig in [
+            Rig::whole(rules.clone()),
+            Rig::stream(rules.clone()),
+            Rig::by_router(stream_plan(rules.clone())),
+        ] {
+            let effect = rig.headers_by(Origin::AccessControl, 403);
+            assert_eq!(effect, Effect::Pass, "{rules}");
+            assert_eq!(rig.trail(), "a;intercepted;0ms");
+            assert_eq!(rig.exchange.answered_by(), None, "no service did");
+            assert_eq!(rig.exchange.deadline(), None);
+        }
+    }
+}
+
+#[test]
 fn without_rules_of_fallback_whatever_comes_is_the_answer() {
     for (origin, status) in [
         (Origin::Service, 200),

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Ask, Raw};
@@ -29,6 +30,8 @@ both_modes![
     an_unread_request_is_denied_where_models_are_restricted,
     an_unread_request_passes_where_only_services_are_restricted,
     requests_that_belong_to_no_model_api_are_not_checked,
+    a_request_that_is_no_post_is_checked_where_it_goes_to_a_named_service,
+    a_path_that_only_its_normal_form_would_make_fit_is_refused,
     denied_requests_are_counted,
 ];
 
@@ -545,12 +548,93 @@ async fn requests_that_belong_to_no_model_api_are_not_checked(world: &World) {
     let world = own(world);
     for ask in [
         as_caller(world, "granted", "").path("/v1/files"),
-        as_caller(world, "granted", "").method(reqwest::Method::PUT),
+        as_caller(world, "granted", "").path("/v1/models?path=/v1//chat/completions"),
         as_caller(world, "no-such-case", ""),
+        // The route decides where it goes, and nobody has read it.
+        as_caller(world, "by-route", "").method(Method::PUT),
+        as_caller(world, "by-route", "").method(Method::GET),
     ] {
         let answer = ask.send().await;
         assert_eq!(answer.status, 200);
         world.one_request(&world.alpha, &answer);
+    }
+}
+
+async fn a_request_that_is_no_post_is_checked_where_it_goes_to_a_named_service(world: &World) {
+    let world = own(world);
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        for caller in ["", "no-alpha"] {
+            let ask = as_caller(world, "granted", caller).method(method.clone());
+            let answer = ask.send().await;
+            assert_denied(world, &answer, "the service `alpha`", None);
+        }
+        for caller in ["admin", "no-beta", "team-7"] {
+            let ask = as_caller(world, "granted", caller).method(method.clone());
+            let answer = ask.send().await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.attempts()),
+                (200, String::new())
+            );
+            world.one_request(&world.alpha, &answer);
+        }
+        // A body may name a model, and nothing else does.
+        let ask = as_caller(world, "granted", "only-gpt").method(method.clone());
+        let answer = ask.clone().send().await;
+        assert_eq!(answer.status, 403, "{method}: {answer:?}");
+        assert_eq!(answer.json()["error"]["code"], "access_denied");
+        world.no_request(&world.alpha, &answer);
+        let ask = as_caller(world, "granted", "only-gpt").method(method.clone());
+        let answer = ask.body("").send().await;
+        assert_eq!(answer.status, 200, "{method}: {answer:?}");
+        world.one_request(&world.alpha, &answer);
+    }
+}
+
+/// Somebody behind the filter may make it that of a Model API, where it would not have been looked at what the caller may
+/// use.
+async fn a_path_that_only_its_normal_form_would_make_fit_is_refused(world: &World) {
+    let paths = [
+        "/v1/chat/completions//",
+        "/v1/chat/completions/.",
+        "/v1/chat/completions/x/..",
+        "/v1/chat/completions/",
+        "/v1/chat/completions/?a=b",
+        "/v1/chat/completions;a=b",
+        "/v1/chat/%63ompletions",
+        "/v1/chat/%2563ompletions",
+        "/v1/chat%2Fcompletions",
+        "/v1/chat%5Ccompletions",
+    ];
+    let caller = |world: &World, path: &str, caller: &str| {
+        let id = world.ask("granted").id;
+        let request = head(
+            "granted",
+            &format!("{KEY}: {caller}\r\nx-test-id: {id}\r\n"),
+        );
+        let rest = "content-type: application/json\r\ncontent-length: 13\r\n\r\n{\"model\":\"m\"}";
+        (request.replace("/v1/chat/completions", path) + rest, id)
+    };
+    let with_access = own(world);
+    for path in paths {
+        for who in ["", "admin"] {
+            let (request, id) = caller(with_access, path, who);
+            let mut client = Raw::connect(with_access.envoy.addr()).await;
+            client.write(&request).await;
+            let answer = client.read_until("}}").await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+            assert!(answer.contains(r#""code":"invalid_path""#), "{answer}");
+            assert!(with_access.alpha.requests_with(&id).is_empty(), "{path}");
+        }
+    }
+    // Where everybody may use everything there is nothing to guard.
+    for path in paths {
+        let (request, id) = caller(world, path, "");
+        let mut client = Raw::connect(world.envoy.addr()).await;
+        client.write(&request).await;
+        client.read_until("HTTP/1.1 200 ").await;
+        let seen = world.alpha.requests_with(&id);
+        assert_eq!(seen.len(), 1, "{path}");
+        assert_eq!(seen[0].path, path);
     }
 }
 

@@ -6,7 +6,8 @@ use crate::client::Ask;
 use crate::world::{World, case};
 
 both_modes![
-    a_request_that_an_access_control_filter_refuses_falls_back,
+    a_request_that_an_access_control_filter_refuses_never_falls_back,
+    a_refusal_by_another_filter_falls_back_by_its_very_code_alone,
     a_request_over_a_rate_limit_falls_back,
     a_request_that_a_filter_answers_with_a_status_in_on_status_falls_back,
     a_gateway_answer_whose_status_is_not_in_on_status_is_the_answer,
@@ -35,6 +36,13 @@ pub fn model_apis() -> Vec<Value> {
     vec![
         case("all-errors", with(false)),
         case("only-backend-errors", with(true)),
+        case(
+            "any-status",
+            json!({
+                "primary": {"service": "alpha"},
+                "fallback": {"services": [{"service": "beta"}], "on_status": ["any", 401]},
+            }),
+        ),
         case(
             "only-backend-errors-unreachable",
             json!({
@@ -86,11 +94,42 @@ pub fn any_status() -> Value {
     }})
 }
 
-async fn a_request_that_an_access_control_filter_refuses_falls_back(world: &World) {
-    for ask in [world.ask("all-errors"), world.ask("all-errors").stream()] {
-        let answer = ask.header(DENY, "yes").send().await;
-        answer.assert_from("beta", "alpha;intercepted, beta;200");
+/// Another service would answer a caller who may not ask.
+async fn a_request_that_an_access_control_filter_refuses_never_falls_back(world: &World) {
+    for case in ["all-errors", "only-backend-errors", "any-status"] {
+        for ask in [world.ask(case), world.ask(case).stream()] {
+            let answer = denied(ask).await;
+            assert_eq!(answer.status, 403, "{case}: {answer:?}");
+            assert_eq!(answer.text(), "RBAC: access denied");
+            assert_eq!(answer.attempts(), "alpha;intercepted");
+            assert_eq!(answer.service(), None, "no service answered");
+            world.no_request(&world.alpha, &answer);
+            world.no_request(&world.beta, &answer);
+        }
+    }
+}
+
+/// Nobody knows whether it has said that the caller may not ask.
+async fn a_refusal_by_another_filter_falls_back_by_its_very_code_alone(world: &World) {
+    for (case, status, falls_back) in [
+        ("all-errors", "403", true),
+        ("all-errors", "429", true),
+        ("any-status", "401", true),
+        ("any-status", "403", false),
+        ("any-status", "407", false),
+        ("any-status", "400", true),
+        ("any-status", "503", true),
+        ("only-backend-errors", "403", false),
+    ] {
+        let answer = world.ask(case).header(ABORT, status).send().await;
         world.no_request(&world.alpha, &answer);
+        if falls_back {
+            answer.assert_from("beta", "alpha;intercepted, beta;200");
+            continue;
+        }
+        assert_eq!(answer.status.as_str(), status, "{case}: {answer:?}");
+        assert_eq!(answer.attempts(), "alpha;intercepted");
+        world.no_request(&world.beta, &answer);
     }
 }
 

@@ -21,7 +21,9 @@ both_modes![
     a_request_without_a_model_belongs_to_a_model_api_for_any_model,
     a_request_that_matches_no_model_api_is_untouched,
     a_request_for_a_model_of_no_model_api_is_untouched,
-    other_methods_than_post_are_untouched,
+    other_methods_than_post_are_fitted_to_a_named_primary_and_their_answer_is_untouched,
+    other_methods_than_post_are_untouched_without_a_named_primary,
+    other_methods_than_post_are_counted,
     a_request_that_does_not_match_is_not_buffered,
     a_compressed_body_goes_to_the_primary_untouched_without_fallback_and_is_counted,
     a_body_that_is_not_json_goes_to_the_primary_untouched_without_fallback_and_is_counted,
@@ -33,14 +35,19 @@ both_modes![
     a_body_that_is_not_read_is_not_buffered,
 ];
 
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 12] = [
     "/chat/completions",
     "/completions",
     "/embeddings",
     "/responses",
+    "/responses/compact",
     "/messages",
+    "/messages/count_tokens",
     "/rerank",
+    "/score",
+    "/moderations",
     "/images/generations",
+    "/audio/speech",
 ];
 
 /// Each Model API of these names itself by the model it sends.
@@ -53,6 +60,10 @@ pub fn model_apis() -> Vec<Value> {
     let to_beta = json!({"primary": {"service": "alpha", "model": "rewritten"}, "fallback": {"services": [{"service": "beta"}]}});
     vec![
         case("matched", to_beta),
+        case(
+            "by-the-route",
+            json!({"primary": {"model": "rewritten"}, "fallback": {"services": [{"service": "beta"}]}}),
+        ),
         naming(
             "exact-path",
             "paths",
@@ -234,33 +245,63 @@ async fn a_request_for_a_model_of_no_model_api_is_untouched(world: &World) {
     assert_eq!(request.header("authorization"), Some("secret"));
 }
 
-async fn other_methods_than_post_are_untouched(world: &World) {
-    for method in [
-        Method::GET,
-        Method::PUT,
-        Method::DELETE,
-        Method::OPTIONS,
-        Method::HEAD,
-    ] {
-        let body = if method == Method::PUT {
-            "not JSON"
-        } else {
-            ""
-        };
-        let ask = world
-            .ask("matched")
-            .method(method.clone())
-            .body(body)
-            .header("authorization", "secret");
-        let answer = ask.fault("alpha", "503").send().await;
+async fn other_methods_than_post_are_fitted_to_a_named_primary_and_their_answer_is_untouched(
+    world: &World,
+) {
+    for (method, body) in OTHERS {
+        let answer = other(world, "matched", method, body).await;
         assert_untouched(world, &answer, 503);
         let request = world.one_request(&world.alpha, &answer);
         assert_eq!(
             (request.method.as_str(), request.header("authorization")),
-            (method.as_str(), Some("secret"))
+            (method, None)
         );
         assert_eq!(request.body, body);
     }
+}
+
+async fn other_methods_than_post_are_untouched_without_a_named_primary(world: &World) {
+    for (method, body) in OTHERS {
+        let answer = other(world, "by-the-route", method, body).await;
+        assert_untouched(world, &answer, 503);
+        let request = world.one_request(&world.alpha, &answer);
+        assert_eq!(
+            (request.method.as_str(), request.header("authorization")),
+            (method, Some("secret"))
+        );
+        assert_eq!(request.body, body);
+    }
+}
+
+async fn other_methods_than_post_are_counted(world: &World) {
+    let named = json!({"name": "all", "primary": {"service": "alpha"}});
+    let unnamed = json!({"name": "all", "primary": {"model": "rewritten"}});
+    for (api, count) in [(named, OTHERS.len() as u64), (unnamed, 0)] {
+        let world = World::alone(world.mode, api, |gateway| gateway);
+        for (method, body) in OTHERS {
+            other(&world, "all", method, body).await;
+        }
+        for what in ["requests reason=other_method", "requests"] {
+            assert_eq!(world.envoy.metric(what), count, "{what}");
+        }
+    }
+}
+
+/// Methods other than `POST`, each with a body.
+const OTHERS: [(&str, &str); 6] = [
+    ("GET", ""),
+    ("PUT", "not JSON"),
+    ("PATCH", "{\"model\": \"gpt-4o\"}"),
+    ("DELETE", ""),
+    ("OPTIONS", ""),
+    ("HEAD", ""),
+];
+
+async fn other(world: &World, case: &str, method: &str, body: &'static str) -> Answer {
+    let method = Method::from_bytes(method.as_bytes()).expect("a method");
+    let ask = world.ask(case).method(method).body(body);
+    let ask = ask.header("authorization", "secret");
+    ask.fault("alpha", "503").send().await
 }
 
 fn assert_untouched(world: &World, answer: &Answer, status: u16) {

@@ -340,12 +340,14 @@ async fn an_answer_past_the_filter_is_a_failed_request(world: &World) {
         gateway.manager(json!({"common_http_protocol_options": {"max_stream_duration": "3s"}}))
     });
     let long_ask = long.ask("").stream().fault("alpha", "silence");
-    let large = World::alone(
+    // The filter is told of a larger buffer than Envoy has.
+    let large = World::with(
         world.mode,
-        json!({
+        json!([{
             "name": "all",
             "fallback": {"services": [{"service": "beta"}], "deliver": "complete", "max_held_bytes": 8_388_608},
-        }),
+        }]),
+        json!({"buffer_limit_bytes": 16_777_216}),
         |gateway| gateway.buffer_limit(1024 * 1024),
     );
     let large_ask = large

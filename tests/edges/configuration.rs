@@ -41,7 +41,7 @@ fn bad_configurations() -> Vec<(Value, &'static [&'static str])> {
             many,
             &[
                 "config: max_body_bytes: wrong type (got a string; expected an integer from 1 to 268435456)",
-                "config: services.primary.authorty: unknown field (got \"authorty\"; expected one of `cluster`, `authority`, `path`, `headers`, `credentials`, `models`; did you mean `authority`?)",
+                "config: services.primary.authorty: unknown field (got \"authorty\"; expected one of `cluster`, `authority`, `path`, `headers`, `credentials`, `remove_headers`, `models`; did you mean `authority`?)",
                 "config: services.primary.cluster: empty text (got \"\"; expected the name of an Envoy cluster)",
                 "config: model_apis[0].primary.service: unknown service (got \"primry\"; expected one of \"backup\", \"primary\"; did you mean \"primary\"?)",
                 "config: model_apis[0].fallback.request_timeout_ms: out of range (got -1; expected an integer from 0 to 86400000)",
@@ -201,9 +201,9 @@ async fn a_running_envoy_keeps_what_it_had_until_a_good_configuration_comes(mode
         plugin["services"]["primary"]["headers"] = json!({"x-generation": "2"})
     });
 
-    let listeners = Listeners::new();
-    listeners.put(&first);
-    let envoy = Envoy::start(&listeners.bootstrap(&first));
+    let files = Resources::new();
+    files.put(&first);
+    let envoy = Envoy::start(&files.bootstrap(&first));
     eventually("the listener is there", || {
         envoy.counter("listener_manager.total_listeners_active") == 1
     })
@@ -224,21 +224,26 @@ async fn a_running_envoy_keeps_what_it_had_until_a_good_configuration_comes(mode
     stream.send(request.body(chat_stream(&id))).await;
     stream.read_past("data: ").await;
 
-    listeners.put(&bad);
+    // The attempt filters are in the clusters, and say which headers a service gets.
+    let has_filters = mode == Mode::Router;
+    files.put(&bad);
     eventually("it is refused", || {
         envoy.counter("listener_manager.lds.update_rejected") == 1
+            && (!has_filters || envoy.counter("cluster_manager.cds.update_rejected") == 1)
     })
     .await;
     assert!(envoy.log_contains("config: services.primary.headers.x-generation: "));
     assert_eq!(generation_of(&envoy).await, "1");
 
-    listeners.put(&second);
+    files.put(&second);
     eventually("it is taken", || {
         envoy.counter("listener_manager.lds.update_success") == 2
+            && (!has_filters || envoy.counter("cluster_manager.cds.update_success") == 2)
     })
     .await;
     eventually("it is in use", || {
         envoy.counter("listener_manager.total_listeners_warming") == 0
+            && envoy.counter("cluster_manager.warming_clusters") == 0
     })
     .await;
     assert_eq!(generation_of(&envoy).await, "2");
@@ -249,44 +254,55 @@ async fn a_running_envoy_keeps_what_it_had_until_a_good_configuration_comes(mode
     assert!(!envoy.log_contains("panicked"));
 }
 
-/// A file of listeners that Envoy watches.
-struct Listeners(PathBuf);
+/// Files of listeners and clusters that Envoy watches.
+struct Resources(PathBuf);
 
-impl Listeners {
-    fn new() -> Listeners {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(new_id("listeners"));
+impl Resources {
+    fn new() -> Resources {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(new_id("resources"));
         fs::create_dir_all(&folder).expect("a folder");
-        Listeners(folder)
+        Resources(folder)
     }
 
-    /// Moves a gateway's listener to where Envoy sees it.
+    /// Moves a gateway's listener and clusters to where Envoy sees them.
     fn put(&self, gateway: &Gateway) {
-        let bootstrap: Value = serde_json::from_str(&gateway.render()).expect("JSON");
-        let mut listener = bootstrap["static_resources"]["listeners"][0].clone();
-        listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
-        let part = self.0.join("listeners.part");
-        fs::write(&part, json!({"resources": [listener]}).to_string()).expect("a file");
-        fs::rename(part, self.file()).expect("the file is moved");
+        let mut bootstrap: Value = serde_json::from_str(&gateway.render()).expect("JSON");
+        for (kind, version) in [
+            ("clusters", "cluster.v3.Cluster"),
+            ("listeners", "listener.v3.Listener"),
+        ] {
+            let mut all = bootstrap["static_resources"][kind].take();
+            for one in all.as_array_mut().expect("a list") {
+                one["@type"] = format!("type.googleapis.com/envoy.config.{version}").into();
+            }
+            let part = self.file(kind).with_extension("part");
+            fs::write(&part, json!({"resources": all}).to_string()).expect("a file");
+            fs::rename(part, self.file(kind)).expect("the file is moved");
+        }
     }
 
-    /// The gateway's bootstrap, with its listener from the file.
+    /// The gateway's bootstrap, with its listener and clusters from the files.
     fn bootstrap(&self, gateway: &Gateway) -> String {
         let mut bootstrap: Value = serde_json::from_str(&gateway.render()).expect("JSON");
-        bootstrap["static_resources"]["listeners"] = json!([]);
+        let source = |kind| {
+            json!({
+                "resource_api_version": "V3",
+                "path_config_source": {"path": self.file(kind)},
+            })
+        };
+        bootstrap["static_resources"] = json!({});
         bootstrap["node"] = json!({"id": "test", "cluster": "test"});
-        bootstrap["dynamic_resources"] = json!({"lds_config": {
-            "resource_api_version": "V3",
-            "path_config_source": {"path": self.file()},
-        }});
+        bootstrap["dynamic_resources"] =
+            json!({"lds_config": source("listeners"), "cds_config": source("clusters")});
         bootstrap.to_string()
     }
 
-    fn file(&self) -> PathBuf {
-        self.0.join("listeners.json")
+    fn file(&self, kind: &str) -> PathBuf {
+        self.0.join(kind).with_extension("json")
     }
 }
 
-impl Drop for Listeners {
+impl Drop for Resources {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }

@@ -13,6 +13,8 @@ fn world(max: usize, limit: usize) -> World {
         json!({"services": [{"service": "two"}, {"service": "three", "model": "another"}]});
     let apis = json!([api_with("alone", json!({"service": "one"}), models)]);
     let mut plugin = plugin(apis.clone(), json!({}));
+    // The route's limit is the one that counts. It is told larger where the filter is to read more than the router keeps.
+    plugin["buffer_limit_bytes"] = (max + MB).into();
     plugin["max_body_bytes"] = max.into();
     World::build(
         apis,

@@ -13,6 +13,7 @@ mod world;
 
 mod bodies;
 mod chains;
+mod fitting;
 mod gateway_answers;
 mod leaks;
 mod live;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{ROUTE, World};
+use crate::world::{ROUTE, World, api, start_edited};
 
 const WORKERS: usize = 2;
 const MATCHER: &str = "inline_cluster_specifier_plugin/extension/typed_config/cluster_matcher";
@@ -186,6 +186,112 @@ async fn no_cluster_with_the_attempt_filter() {
         "missing_attempt_filter",
         &["cluster=one", "ai_fallback_attempt"],
     );
+}
+
+/// It may be a gateway with this filter itself, or play one.
+#[tokio::test]
+async fn a_cluster_without_the_attempt_filter_whose_service_says_what_was_tried() {
+    if !crate::support::Envoy::has_router_mode() {
+        return;
+    }
+    let lies = ["x-ai-fallback-attempts", "x-ai-fallback-service"].map(|name| {
+        json!({"append": {"header": {"key": name, "value": "lie"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}})
+    });
+    let liar = json!({"name": "envoy.filters.http.header_mutation", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        "mutations": {"response_mutations": lies},
+    }});
+    let world = World::build(
+        json!([api("alone", json!({"service": "one"}), &["two"])]),
+        json!({}),
+        |name, cluster| match name {
+            "one" => cluster.http_filters(std::slice::from_ref(&liar)),
+            _ => cluster,
+        },
+        |gateway| start_edited(&gateway, |envoy| forget_filter(envoy, "one")),
+    );
+    // At first nobody knows that it has none, then both workers do.
+    for _ in 0..10 {
+        for (fault, outcome) in [
+            ("503", "503"),
+            ("reset", "reset"),
+            ("error-event", "stream_error"),
+        ] {
+            let answer = ask(&world, fault).await;
+            answer.assert_from("two", &format!("one;{outcome}, two;200"));
+        }
+        ask(&world, "").await.assert_from("one", "one;200");
+    }
+}
+
+/// Before the first answer nobody knows that nobody takes the client's credentials away.
+#[tokio::test]
+async fn a_cluster_that_was_seen_without_the_attempt_filter_gets_no_credential_any_more() {
+    if !crate::support::Envoy::has_router_mode() {
+        return;
+    }
+    let services = json!({
+        "one": {"cluster": "one", "authority": "one.test", "path": "/one{path}", "headers": {"authorization": "Bearer one", "x-one": "1"}},
+        "two": {"cluster": "two", "models": {"gpt-4o": "of two"}},
+    });
+    let world = World::build(
+        json!([
+            api("fallback", json!({"service": "one"}), &["two"]),
+            json!({"name": "none", "match": {"headers": {"x-case": "none"}}, "primary": {"service": "one"}}),
+        ]),
+        services,
+        |_, cluster| cluster,
+        |gateway| start_edited(&gateway, |envoy| forget_filter(envoy, "one")),
+    );
+    let ask = |case: &str, fault: &str| {
+        let ask = world.ask(case).fault("one", fault);
+        let ask = ask
+            .header("authorization", "SECRET")
+            .header("cookie", "SECRET");
+        ask.header("host", "gateway.test").send()
+    };
+    let told = || {
+        world
+            .envoy
+            .log()
+            .matches("event=missing_attempt_filter ")
+            .count()
+    };
+    // Each on a connection of its own, of which each worker gets some.
+    for _ in 0..1000 {
+        if told() == WORKERS {
+            break;
+        }
+        ask("fallback", "").await;
+    }
+    assert_eq!(told(), WORKERS);
+    for _ in 0..10 {
+        for (case, fault) in [
+            ("fallback", ""),
+            ("fallback", "503"),
+            ("none", ""),
+            ("none", "503"),
+        ] {
+            let answer = ask(case, fault).await;
+            let one = world.one_request("one", &answer);
+            assert_eq!(one.authority, "one.test");
+            assert_eq!(one.path, "/one/v1/chat/completions");
+            assert_eq!(one.header("authorization"), Some("Bearer one"));
+            assert_eq!(one.header("cookie"), None);
+            let falls_back = (case, fault) == ("fallback", "503");
+            let two = world.received("two", &answer);
+            assert_eq!(two.len(), usize::from(falls_back), "{answer:?}");
+            for two in two {
+                assert_eq!(two.authority, "gateway.test");
+                assert_eq!(two.path, "/v1/chat/completions");
+                for name in ["authorization", "cookie", "x-one"] {
+                    assert_eq!(two.header(name), None, "{name}");
+                }
+                assert_eq!(two.model().as_deref(), Some("of two"));
+            }
+        }
+    }
+    assert_eq!(told(), WORKERS, "it is told once");
 }
 
 #[tokio::test]

@@ -97,9 +97,10 @@ async fn tls_follows_the_authority_of_each_service() {
     assert!(secure.0.received("two", &answer).is_empty());
 }
 
-/// Why `envoy/router.yaml` says `auto_host_sni`: with `auto_sni`, the first authority is the name for all attempts.
+/// Why `envoy/router.yaml` says `auto_host_sni`: with `auto_sni`, the authority of the client is the name for all attempts.
+/// Envoy's router takes it before the attempt filters fit the request.
 #[tokio::test]
-async fn trap_auto_sni_keeps_the_name_of_the_first_service() {
+async fn trap_auto_sni_takes_the_name_that_the_client_has_asked() {
     if !crate::support::Envoy::has_router_mode() {
         return;
     }
@@ -109,8 +110,16 @@ async fn trap_auto_sni_keeps_the_name_of_the_first_service() {
         cluster.pointer_mut(HTTP_OPTIONS).expect("options")["upstream_http_protocol_options"] =
             json!({"auto_sni": true, "auto_san_validation": true});
     });
-    let answer = secure.ask().await;
-    assert_eq!(answer.attempts(), "one;503, two;reset, three;reset");
+    for (asked, attempts) in [
+        ("gateway.test", "one;reset, two;reset, three;reset"),
+        ("one.test", "one;503, two;reset, three;reset"),
+        ("two.test", "one;reset, two;200"),
+        ("three.test", "one;reset, two;reset, three;200"),
+    ] {
+        let ask = secure.0.ask("alone").header("host", asked);
+        let answer = ask.fault("one", "503").send().await;
+        assert_eq!(answer.attempts(), attempts, "{asked}");
+    }
 }
 
 const HTTP_OPTIONS: &str =
