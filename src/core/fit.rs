@@ -152,7 +152,14 @@ impl Step {
         let is_routers = |name: &str| is_routers_own(name) && !config.sets_header(name);
         let original = original.iter().filter(|(name, _)| !is_routers(name));
         let mut headers = self.fitted_headers(original, forwarding);
-        headers.extend(now.iter().filter(|(name, _)| is_routers(name)).cloned());
+        let removes = |name: &str| {
+            let service = self.service.as_ref();
+            service.is_some_and(|service| service.removes_header(name))
+        };
+        let now = now
+            .iter()
+            .filter(|(name, _)| is_routers(name) && !removes(name));
+        headers.extend(now.cloned());
         headers
     }
 

@@ -24,6 +24,8 @@ pub struct Handoff {
     pub deadline: Option<Duration>,
     /// How often the request came through, with this time, where that is counted.
     pub hops: Option<u32>,
+    /// The answer is to be read, so that it must not be compressed.
+    pub uncompressed: bool,
     /// The request filter is to be told of a good answer, too, how far the request has come.
     pub tells_all: bool,
 }
@@ -82,6 +84,7 @@ impl Handoff {
             self.hops.unwrap_or_default() as usize,
             usize::from(self.tells_all),
             usize::from(self.judges),
+            usize::from(self.uncompressed),
         ];
         for number in numbers {
             put_number(&mut out, number);
@@ -105,6 +108,7 @@ impl Handoff {
             hops: Some(hops).filter(|hops| *hops > 0),
             tells_all: take_number(rest)? > 0,
             judges: take_number(rest)? > 0,
+            uncompressed: take_number(rest)? > 0,
         })
     }
 }

@@ -91,9 +91,7 @@ impl HttpContext for AttemptFilter {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         // Without a plan this is a callout, or a request without fallback.
         let Some(handoff) = router::handoff(&self.attempts.config) else {
-            if router::is_looked_for() {
-                router::set_seen(Seen::Fitted);
-            }
+            self.attempts.on_no_plan();
             return Action::Continue;
         };
         let made = router::attempts_made();
@@ -501,14 +499,12 @@ impl Attempt {
         let config = &self.attempts.config;
         let forwarding = Forwarding {
             hops: self.handoff.hops,
-            uncompressed: config.telemetry.token_usage,
+            uncompressed: self.handoff.uncompressed,
         };
         let original = if is_first { None } else { router::original() };
         let Some(original) = original else {
             // An attempt that Envoy ended before its filters were asked has changed nothing.
-            if self.handoff.judges {
-                router::keep_original(&PackedHeaders::pack(&held));
-            }
+            router::keep_original(&PackedHeaders::pack(&held));
             for (name, value) in step.header_changes(&held, forwarding) {
                 match value {
                     Some(value) => host::set_header(map, &name, &value),

@@ -29,6 +29,8 @@ pub struct Attempts {
     warned: Cell<bool>,
     /// Primaries that were in their cluster.
     checked: RefCell<HashSet<String>>,
+    /// Clusters where a request came without a plan.
+    seen: RefCell<HashSet<String>>,
 }
 
 impl Attempts {
@@ -43,6 +45,7 @@ impl Attempts {
             waiting: RefCell::default(),
             warned: Cell::new(false),
             checked: RefCell::default(),
+            seen: RefCell::default(),
         }
     }
 
@@ -70,7 +73,7 @@ impl Attempts {
         let Some(service) = &step.service else {
             return true;
         };
-        if router::chosen_cluster() == service.cluster.as_bytes() {
+        if router::chosen_cluster() == service.cluster {
             return true;
         }
         if !self.warned.replace(true) {
@@ -79,7 +82,7 @@ impl Attempts {
                  route's matcher (exact_match_map) and set refresh_cluster_on_retry in its retry policy",
                 service.name,
                 service.cluster,
-                String::from_utf8_lossy(&router::chosen_cluster())
+                router::chosen_cluster()
             );
         }
         false
@@ -104,8 +107,20 @@ impl Attempts {
             log::error!(
                 "event=other_configuration cluster={}: serving by callout; give ai_fallback_attempt the plugin \
                  configuration that ai_fallback has",
-                String::from_utf8_lossy(&router::chosen_cluster())
+                router::chosen_cluster()
             );
+        }
+    }
+
+    /// A request came without a plan. The request filter makes none for a cluster where it has missed this filter: it is
+    /// told that there is one now.
+    pub fn on_no_plan(&self) {
+        let cluster = router::chosen_cluster();
+        let mut seen = self.seen.borrow_mut();
+        if !seen.contains(&cluster) {
+            self.metrics
+                .attempt_filter(self.config.name_in_cluster(&cluster));
+            seen.insert(cluster);
         }
     }
 }

@@ -190,6 +190,12 @@ pub fn set_metric(id: u32, value: u64) {
     note("set_metric", hostcalls::record_metric(id, value));
 }
 
+/// The value of a counter or gauge, which all VMs of the process share.
+#[must_use]
+pub fn metric(id: u32) -> u64 {
+    hostcalls::get_metric(id).unwrap_or_default()
+}
+
 /// Adds to a metric. Envoy 1.40 refuses to add nothing.
 pub fn add_to_metric(id: u32, delta: i64) {
     if delta != 0 {

@@ -116,7 +116,7 @@ impl Lines {
     }
 
     /// The route of a request that was made to fit its named primary leads to another cluster.
-    pub fn other_cluster(&self, now: Duration, service: &Service, chosen: &[u8]) {
+    pub fn other_cluster(&self, now: Duration, service: &Service, chosen: &str) {
         if let Some(left_out) = self.take(now) {
             log::warn!(
                 "event=other_cluster service={} cluster={} routed_to={}{left_out}: the route leads elsewhere than to the \
@@ -124,7 +124,7 @@ impl Lines {
                  fitted authority and path lead there, or say dispatch: router",
                 service.name,
                 service.cluster,
-                String::from_utf8_lossy(chosen),
+                chosen,
             );
         }
     }

@@ -128,6 +128,19 @@ impl Metrics {
         self.0.add("tokens", &labels, count);
     }
 
+    /// An attempt filter has seen a request in the cluster of a service.
+    pub fn attempt_filter(&self, service: &str) {
+        let labels = [("model_service", service)];
+        self.0.add("attempt_filters", &labels, 1);
+    }
+
+    /// How often attempt filters have said so, in all workers.
+    #[must_use]
+    pub fn attempt_filters(&self, service: &str) -> u64 {
+        let labels = [("model_service", service)];
+        self.0.count("attempt_filters", &labels)
+    }
+
     /// An answer to a callout that nobody waits for.
     pub fn unknown_answer(&self) {
         self.0.add("unknown_answers", &[], 1);

@@ -21,7 +21,7 @@ use crate::core::handoff::Handoff;
 use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::{BodyError, Edit, RequestBody};
-use crate::core::result::{RequestResult, Skip};
+use crate::core::result::{Refusal, RequestResult, Skip};
 
 /// One HTTP stream, matched or not.
 pub struct RequestFilter {
@@ -121,7 +121,7 @@ impl RequestFilter {
         let Some(api) = head.candidates.unread() else {
             return Action::Continue;
         };
-        let mut unread = Unread::new(api, reason);
+        let mut unread = Unread::new(api, reason, Shape::of_path(&head.path));
         let may_have_model = head.header("upgrade").is_some() || reason.has_body();
         if let Err(problem) = self
             .head(&head)
@@ -235,6 +235,7 @@ impl RequestFilter {
             judges,
             deadline: total_timeout.map(|total| host::wall_now() + total),
             hops: head.forwarding.hops,
+            uncompressed: head.forwarding.uncompressed,
             tells_all: self.worker.config.telemetry.is_on(),
         }
     }
@@ -267,32 +268,29 @@ impl RequestFilter {
                 fit_body(&edit, body, head);
             }
         }
-        if let FittedBy::RequestFilter {
-            looks_for_other: true,
-        } = fitted_by
-        {
-            router::look_for_attempt_filter();
-        }
         if self.worker.by_router {
             choose_cluster(first);
         }
         fitted_by
     }
 
-    /// Whether a path fits a Model API once somebody behind the filter makes it normal: what the caller may use would not be
-    /// looked at.
-    fn is_hidden(&self, path: &[u8]) -> bool {
+    /// A path that fits no Model API. With `access`, it must fit none either once somebody behind the filter makes it normal:
+    /// what the caller may use would not be looked at.
+    fn on_unknown_path(&mut self, path: &[u8]) -> Action {
         let config = &self.worker.config;
-        config.access.is_some()
-            && normal_paths(path).iter().any(|path| {
-                let header = |name: &str| host::header(MapType::HttpRequestHeaders, name);
-                !config.candidates(path, header).is_empty()
-            })
-    }
-
-    fn refuse_path(&mut self, path: Vec<u8>) -> Action {
-        let reply = Reply::new(Shape::of_path(&path), &Problem::Path);
-        self.answer(reply)
+        if config.access.is_none() {
+            return Action::Continue;
+        }
+        for path in normal_paths(path) {
+            let header = |name: &str| host::header(MapType::HttpRequestHeaders, name);
+            let candidates = config.candidates(&path, header);
+            if let Some(api) = candidates.unread() {
+                let refused = RequestResult::Refused(Refusal::Denied);
+                self.record(&api.name, refused);
+                return self.answer(Reply::new(Shape::of_path(&path), &Problem::Path));
+            }
+        }
+        Action::Continue
     }
 
     fn answer(&mut self, reply: Reply) -> Action {
@@ -323,10 +321,7 @@ impl HttpContext for RequestFilter {
             .config
             .candidates(&path, |name| host::header(map, name));
         if candidates.is_empty() {
-            return match self.is_hidden(&path) {
-                true => self.refuse_path(path),
-                false => Action::Continue,
-            };
+            return self.on_unknown_path(&path);
         }
         self.on_head(path, candidates, end)
     }
@@ -378,10 +373,13 @@ impl HttpContext for RequestFilter {
                     Action::Continue
                 }
             },
-            Phase::Unread(unread) => {
-                unread.on_response_headers(&self.worker);
-                Action::Continue
-            }
+            Phase::Unread(unread) => match unread.on_response_headers(&self.worker) {
+                Ok(()) => Action::Continue,
+                Err(problem) => {
+                    let reply = Reply::new(unread.shape(), &problem);
+                    self.answer(reply)
+                }
+            },
             Phase::Reading(head) => {
                 self.worker.on_answer_to_held_request(head.body.len());
                 Action::Continue

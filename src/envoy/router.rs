@@ -23,8 +23,6 @@ const PROGRESS: &[&str] = &["ai_fallback.progress"];
 const ORIGINAL: &[&str] = &["ai_fallback.original"];
 /// What an attempt filter has done: [`Seen`].
 const SEEN: &[&str] = &["ai_fallback.seen"];
-/// Anything, where the request filter wants to know whether there is an attempt filter.
-const LOOKED_FOR: &[&str] = &["ai_fallback.looked_for"];
 /// Anything, once the request filter makes the attempts itself.
 const TAKEN_OVER: &[&str] = &["ai_fallback.taken_over"];
 
@@ -78,17 +76,6 @@ pub fn allow_attempts(plan: &Plan, headers: &[Header]) {
     }
 }
 
-/// Asks the attempt filter to say that it is there, where the request filter makes the request fit itself.
-pub fn look_for_attempt_filter() {
-    host::set_property(LOOKED_FOR, b"1");
-}
-
-/// Whether the request filter wants to know that an attempt filter is there.
-#[must_use]
-pub fn is_looked_for() -> bool {
-    host::property(LOOKED_FOR).is_some()
-}
-
 /// Says what the attempt filter has done with its attempt.
 pub fn set_seen(seen: Seen) {
     let word: &[u8] = match seen {
@@ -96,6 +83,12 @@ pub fn set_seen(seen: Seen) {
         Seen::Settled => b"settled",
     };
     host::set_property(SEEN, word);
+}
+
+/// Whether the answer says that an attempt filter has stopped its attempt. Only in the phase of the response headers.
+#[must_use]
+pub fn is_not_made() -> bool {
+    host::header(MapType::HttpResponseHeaders, RETRY_HEADER).as_deref() == Some(NOT_MADE)
 }
 
 /// What an attempt filter has done with the last attempt, where one has said it. A header could be of the service, which
@@ -155,8 +148,9 @@ pub fn attempts_made() -> usize {
 
 /// The cluster that Envoy has chosen.
 #[must_use]
-pub fn chosen_cluster() -> Vec<u8> {
-    host::property(&["xds", "cluster_name"]).unwrap_or_default()
+pub fn chosen_cluster() -> String {
+    let name = host::property(&["xds", "cluster_name"]).unwrap_or_default();
+    String::from_utf8(name).unwrap_or_default()
 }
 
 /// Whether this Envoy can choose another cluster for a retry: `refresh_cluster_on_retry` came with

@@ -39,6 +39,13 @@ impl Stats {
         }
     }
 
+    /// The value of a counter.
+    #[must_use]
+    pub fn count(&self, name: &str, labels: &[Label<'_>]) -> u64 {
+        let id = self.id(MetricType::Counter, name, labels);
+        id.map_or(0, host::metric)
+    }
+
     /// Adds a time to a histogram, in milliseconds.
     pub fn record(&self, name: &str, labels: &[Label<'_>], time: Duration) {
         if let Some(id) = self.id(MetricType::Histogram, name, labels) {

@@ -75,7 +75,9 @@ impl Stream {
         original: Original,
     ) -> Self {
         let fitted_by = original.fitted_by;
-        let original = exchange.may_call().then_some(original);
+        // An attempt filter that has another configuration stops the attempt, which is made by a callout then.
+        let may_be_stopped = fitted_by == FittedBy::AttemptFilter;
+        let original = (exchange.may_call() || may_be_stopped).then_some(original);
         let mut stream = Self {
             id,
             worker,
@@ -137,6 +139,10 @@ impl Stream {
     }
 
     fn on_routed_answer(&mut self, end: bool) -> Action {
+        if self.fitted_by == FittedBy::AttemptFilter && router::is_not_made() {
+            host::remove_header(MapType::HttpResponseHeaders, RETRY_HEADER);
+            return self.on_event(&Event::Abandoned);
+        }
         let status = host::header(MapType::HttpResponseHeaders, ":status");
         let status = answer::status(status.as_deref());
         let origin = answer::routed_origin(status);

@@ -10,13 +10,15 @@ use super::access_log::Entry;
 use super::answer;
 use super::host;
 use super::metrics::CANCELLED;
-use super::router::RETRY_HEADER;
+use super::router::{self, RETRY_HEADER};
 use super::tokens::{Account, Meter};
 use super::worker::{FittedBy, Worker};
 use crate::core::config::ModelApi;
+use crate::core::fallback::Failure;
 use crate::core::judge::{Judge, Reading};
 use crate::core::outcome::{Ended, Origin, Outcome};
 use crate::core::plan::{Plan, Step};
+use crate::core::reply::{Problem, Shape};
 use crate::core::result::Skip;
 use crate::core::trail::Trail;
 
@@ -25,6 +27,7 @@ pub struct Unread {
     plan: Plan,
     step: Step,
     reason: Skip,
+    shape: Shape,
     fitted_by: FittedBy,
     began: Duration,
     is_answered: bool,
@@ -34,12 +37,13 @@ pub struct Unread {
 impl Unread {
     /// A request that goes to the primary of `api` now.
     #[must_use]
-    pub fn new(api: &Rc<ModelApi>, reason: Skip) -> Self {
+    pub fn new(api: &Rc<ModelApi>, reason: Skip, shape: Shape) -> Self {
         let step = Step::unread(api);
         Self {
             plan: Plan::unread(api, step.clone()),
             step,
             reason,
+            shape,
             fitted_by: FittedBy::default(),
             began: host::now(),
             is_answered: false,
@@ -64,9 +68,19 @@ impl Unread {
         &self.step
     }
 
+    /// The shape of an error for its client.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
     /// The headers of the answer came: `openai;200;12ms;too_large`.
-    pub fn on_response_headers(&mut self, worker: &Worker) {
+    ///
+    /// # Errors
+    /// The attempt filter has stopped the request, which nobody else can make fit.
+    pub fn on_response_headers(&mut self, worker: &Worker) -> Result<(), Problem> {
         let map = MapType::HttpResponseHeaders;
+        let is_stopped = self.fitted_by == FittedBy::AttemptFilter && router::is_not_made();
         let status = answer::status(host::header(map, ":status").as_deref());
         // Its headers are all that is judged: there is nothing to fall back to.
         let origin = answer::routed_origin(status);
@@ -79,6 +93,9 @@ impl Unread {
         worker.metrics.count_attempt(&self.step, outcome.label());
         if worker.by_router {
             host::remove_header(map, RETRY_HEADER);
+        }
+        if is_stopped {
+            return Err(Problem::NoAnswer(Failure::Transport));
         }
         let mut trail = Trail::default();
         let took = host::now().saturating_sub(self.began);
@@ -103,6 +120,7 @@ impl Unread {
             };
             entry.write();
         }
+        Ok(())
     }
 
     /// More of the answer goes on to the client: `size` bytes.

@@ -20,23 +20,13 @@ use crate::core::outcome::Origin;
 use crate::core::plan::{Health, Plan, Step};
 
 /// Who makes a request fit the service that it goes to along Envoy's route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FittedBy {
     /// The attempt filter in the cluster of the service.
     AttemptFilter,
     /// The request filter, before the route is chosen.
-    RequestFilter {
-        /// The attempt filter in the cluster is to say whether it is there.
-        looks_for_other: bool,
-    },
-}
-
-impl Default for FittedBy {
-    fn default() -> Self {
-        Self::RequestFilter {
-            looks_for_other: false,
-        }
-    }
+    #[default]
+    RequestFilter,
 }
 
 /// The state of one worker. It is single-threaded: every worker has its own VM.
@@ -54,8 +44,9 @@ pub struct Worker {
     pub cooling: Option<Cooling>,
     /// Fallbacks are made by Envoy's router.
     pub by_router: bool,
-    /// The clusters that were seen to have no attempt filter; the empty name: that where the route decides.
-    without_attempt_filter: RefCell<HashSet<String>>,
+    /// The clusters that were seen to have no attempt filter, and how often one had been seen there before. The empty name:
+    /// that where the route decides.
+    without_attempt_filter: RefCell<HashMap<String, u64>>,
     /// Named primaries whose route was looked at, in `dispatch: callout`.
     checked_routes: RefCell<HashSet<String>>,
     /// The largest body that takes the place of a held one, in bytes.
@@ -233,52 +224,48 @@ impl Worker {
     /// Who makes a request with this plan fit its services.
     ///
     /// Not the attempt filters after one of the clusters was seen to have none: nobody there takes away what belongs to the
-    /// client, or to the service before.
+    /// client, or to the service before. Clusters may come later than their listener, so it is looked for again.
     #[must_use]
     pub fn fitted_by(&self, plan: &Plan) -> FittedBy {
         if !self.by_router {
-            return FittedBy::default();
+            return FittedBy::RequestFilter;
         }
-        let without = self.without_attempt_filter.borrow();
-        let lacks = |step: &Step| without.contains(step.cluster().unwrap_or_default());
-        if without.is_empty() || !plan.steps().any(|(_, step)| lacks(step)) {
+        let mut without = self.without_attempt_filter.borrow_mut();
+        if without.is_empty() {
             return FittedBy::AttemptFilter;
         }
-        let first = plan.first_usable().and_then(|first| plan.step(first));
-        FittedBy::RequestFilter {
-            looks_for_other: first.is_some_and(lacks),
+        without.retain(|cluster, seen| self.attempt_filters(cluster) == *seen);
+        let lacks = |step: &Step| without.contains_key(step.cluster().unwrap_or_default());
+        match plan.steps().any(|(_, step)| lacks(step)) {
+            true => FittedBy::RequestFilter,
+            false => FittedBy::AttemptFilter,
         }
     }
 
-    /// An answer of a service came along Envoy's route, to a request that was made to fit by `fitted_by`. Clusters may come
-    /// later than their listener, so what they lack is looked for again.
+    /// How often attempt filters of all workers have said that they are in a cluster.
+    fn attempt_filters(&self, cluster: &str) -> u64 {
+        let name = self.config.name_in_cluster(cluster);
+        self.metrics.attempt_filters(name)
+    }
+
+    /// An answer of a service came along Envoy's route, to a request that was made to fit by `fitted_by`.
     pub fn on_routed_answer(&self, fitted_by: FittedBy, plan: &Plan) {
-        match fitted_by {
-            FittedBy::AttemptFilter => {
-                if router::seen().is_none() && router::attempts_made() > 0 {
-                    self.on_missing_attempt_filter(plan);
-                }
-            }
-            FittedBy::RequestFilter {
-                looks_for_other: true,
-            } => {
-                if router::seen().is_some() {
-                    let cluster = routed_to(plan);
-                    self.without_attempt_filter.borrow_mut().remove(&cluster);
-                }
-            }
-            FittedBy::RequestFilter { .. } => {}
+        let is_unseen = || router::seen().is_none() && router::attempts_made() > 0;
+        if fitted_by == FittedBy::AttemptFilter && is_unseen() {
+            self.on_missing_attempt_filter(plan);
         }
     }
 
     /// Remembers, and tells once, that an answer of a service was seen by no attempt filter.
     pub fn on_missing_attempt_filter(&self, plan: &Plan) {
-        let cluster = routed_to(plan);
-        if self.without_attempt_filter.borrow_mut().insert(cluster) {
+        let chosen = router::chosen_cluster();
+        let cluster = known_cluster(plan, &chosen);
+        let seen = self.attempt_filters(&cluster);
+        let mut without = self.without_attempt_filter.borrow_mut();
+        if without.insert(cluster, seen).is_none() {
             log::error!(
-                "event=missing_attempt_filter cluster={}: its requests are served by callout until it is seen there; put \
-                 the plugin with root_id ai_fallback_attempt first into the http_filters of the cluster",
-                String::from_utf8_lossy(&router::chosen_cluster())
+                "event=missing_attempt_filter cluster={chosen}: requests are served by callout until one is seen there; put \
+                 the plugin with root_id ai_fallback_attempt first into the http_filters of the cluster"
             );
         }
     }
@@ -301,7 +288,7 @@ impl Worker {
                 .borrow_mut()
                 .insert(service.name.clone());
             let chosen = router::chosen_cluster();
-            if chosen != service.cluster.as_bytes() {
+            if chosen != service.cluster {
                 self.lines.other_cluster(now, service, &chosen);
             }
         }
@@ -321,12 +308,13 @@ impl Worker {
     }
 }
 
-/// The cluster that the answer came from, as the plan knows it: the empty name where the route decides.
-fn routed_to(plan: &Plan) -> String {
-    let chosen = router::chosen_cluster();
+/// The cluster that Envoy has chosen, as the plan knows it. One that it does not know was to be that of its first service:
+/// the route's matcher lacks it.
+fn known_cluster(plan: &Plan, chosen: &str) -> String {
     let mut clusters = plan.steps().filter_map(|(_, step)| step.cluster());
-    let found = clusters.find(|cluster| cluster.as_bytes() == chosen);
-    found.unwrap_or_default().to_owned()
+    let first = || plan.step(plan.first_usable()?)?.cluster();
+    let found = clusters.find(|cluster| *cluster == chosen);
+    found.or_else(first).unwrap_or_default().to_owned()
 }
 
 fn cooling(config: &Config) -> Option<Cooling> {

@@ -79,7 +79,6 @@ fn a_plan_that_judges_nothing_is_fitted_and_no_more() {
 
 /// By a retry policy of the route, or since a client that Envoy trusts has asked for it.
 #[test]
-#[ignore = "the headers of the first attempt are kept only where there is a fallback, so the path is made from the path that was made"]
 fn a_plan_that_judges_nothing_may_be_tried_again() {
     let mut plain = by_router(config());
     plain["model_apis"][0]

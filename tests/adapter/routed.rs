@@ -165,7 +165,6 @@ fn a_cluster_without_the_attempt_filter_is_looked_at_again() {
 
 /// The same where it is never the first of a plan.
 #[test]
-#[ignore = "only the cluster of the first attempt is looked at again"]
 fn a_fallbacks_cluster_without_the_attempt_filter_is_looked_at_again() {
     let mut gateway = start();
     let mut request = gateway.ask(BODY);
@@ -190,7 +189,6 @@ fn a_fallbacks_cluster_without_the_attempt_filter_is_looked_at_again() {
 
 /// The route's matcher does not know the cluster of the service.
 #[test]
-#[ignore = "a cluster that is in no plan is remembered by no name"]
 fn a_cluster_of_nobody_without_the_attempt_filter_gets_no_credential_any_more() {
     let mut gateway = start();
     for is_first in [true, false] {

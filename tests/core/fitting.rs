@@ -365,7 +365,6 @@ fn a_request_without_a_length_gets_none_for_a_retry() {
 
 /// As in its first attempt, and in a callout.
 #[test]
-#[ignore = "the headers of tracers are taken from the map as they are, whether the service gets them or not"]
 fn a_retry_has_no_header_that_is_removed_for_the_service() {
     let removing = json!({"cluster": "b", "remove_headers": ["traceparent", "x-b3-*"]});
     let service = service(removing);

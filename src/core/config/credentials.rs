@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::error::quoted;
 use super::header;
 use super::path_template::split_query;
 use super::reader::{Item, Problems};
@@ -72,7 +73,12 @@ impl CredentialNames {
                 header::read_credential_name(item, p)
             }),
             query: fields.list(problems, "query", query, |item, p| {
-                let name = item.text(p, "the name of a query parameter")?;
+                let expected =
+                    "the name of a query parameter, without `=`, `&`, `;`, `?`, `#` and `%`";
+                let name = item.text(p, expected)?;
+                if name.contains(['=', '&', ';', '?', '#', '%']) {
+                    return p.report(&item.path, "bad parameter name", &quoted(name), expected);
+                }
                 Some(name.to_owned())
             }),
         })

@@ -125,6 +125,14 @@ impl Config {
         self.services.get(found.ok()?)
     }
 
+    /// The name of the first service in a cluster; `primary` for a cluster of no service.
+    #[must_use]
+    pub fn name_in_cluster(&self, cluster: &str) -> &str {
+        let mut services = self.services.iter();
+        let found = services.find(|service| service.cluster == cluster);
+        found.map_or("primary", |service| &service.name)
+    }
+
     /// Whether a service sets a header of this name, in lower case, on its requests.
     #[must_use]
     pub fn sets_header(&self, name: &str) -> bool {
