@@ -1,0 +1,2 @@
+//! later
+use crate::world::World;

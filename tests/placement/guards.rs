@@ -1,0 +1,383 @@
+//! Filters that say who may ask. What they refuse is the answer, wherever they stand, and no service hears of it.
+
+use crate::client::{Answer, Ask};
+use crate::filters::{self, API_KEY, BASIC, BEARER, OTHER_API_KEY, TOKEN};
+use crate::world::{Chain, HOST, Mode, PLACES, Place, World, at};
+
+both_modes![
+    jwt_authn,
+    api_key_auth,
+    basic_auth,
+    rbac,
+    ext_authz,
+    oauth2,
+    csrf,
+    ext_authz_whose_server_is_down_stays_closed,
+    ext_authz_is_asked_once_for_all_attempts,
+];
+callout_only![
+    "the request is fitted before it goes along Envoy's route":
+    ext_authz_behind_ours_is_told_of_the_fitted_request,
+];
+router_only![
+    "the attempt filter alone fits each attempt":
+    ext_authz_behind_ours_is_told_of_the_request_of_the_client,
+];
+
+/// How each may ask that a filter refuses: what the client sends, and what Envoy says of the refusal.
+struct Refusal {
+    what: &'static str,
+    ask: fn(Ask) -> Ask,
+    status: u16,
+    /// The start of the response code details before ours, where the filter sees what the client sends.
+    details: &'static str,
+    /// The same behind ours in callout mode, where it sees a key of the service or none.
+    fitted: &'static str,
+}
+
+struct Guard {
+    name: &'static str,
+    refusals: &'static [Refusal],
+    /// What the client sends to be let in.
+    admitted: fn(Ask) -> Ask,
+    /// Whether it lets the fitted request in where it would let that of the client in.
+    admits_fitted: bool,
+}
+
+const CASES: [&str; 3] = ["classes", "listed", "backend"];
+
+pub fn chains() -> Vec<Chain> {
+    let all = [
+        Chain::both("jwt_authn", &filters::jwt_authn()),
+        Chain::both("api_key_auth", &filters::api_key_auth())
+            .map(|chain| chain.host(filters::one_allowed_client())),
+        Chain::both("basic_auth", &filters::basic_auth()),
+        Chain::both("rbac", &filters::rbac()),
+        Chain::both("ext_authz", &filters::ext_authz("authz")),
+        Chain::both("ext_authz-down", &filters::ext_authz("authz-down")),
+        Chain::both("oauth2", &filters::oauth2()),
+        Chain::both("csrf", &filters::csrf()),
+    ];
+    all.concat()
+}
+
+async fn jwt_authn(world: &World) {
+    let bearer = |ask: Ask, token: &str| ask.header("authorization", &format!("Bearer {token}"));
+    let _ = bearer;
+    let guard = Guard {
+        name: "jwt_authn",
+        refusals: &[
+            Refusal {
+                what: "no token",
+                ask: |ask| ask,
+                status: 401,
+                details: "jwt_authn_access_denied{Jwt_is_missing}",
+                fitted: "jwt_authn_access_denied{Jwt_is_not_in_the_form",
+            },
+            Refusal {
+                what: "a token that is none",
+                ask: |ask| ask.header("authorization", "Bearer e30.e30.e30"),
+                status: 401,
+                details: "jwt_authn_access_denied{",
+                fitted: "jwt_authn_access_denied{Jwt_is_not_in_the_form",
+            },
+        ],
+        admitted: |ask| ask.header("authorization", &format!("Bearer {TOKEN}")),
+        admits_fitted: false,
+    };
+    guard.shown(world).await;
+}
+
+async fn api_key_auth(world: &World) {
+    let guard = Guard {
+        name: "api_key_auth",
+        refusals: &[
+            Refusal {
+                what: "no key",
+                ask: |ask| ask,
+                status: 401,
+                details: "missing_api_key",
+                fitted: "missing_api_key",
+            },
+            Refusal {
+                what: "an unknown key",
+                ask: |ask| ask.header("x-api-key", "no such key"),
+                status: 401,
+                details: "unkonwn_api_key",
+                fitted: "missing_api_key",
+            },
+            Refusal {
+                what: "a client that is not allowed",
+                ask: |ask| ask.header("x-api-key", OTHER_API_KEY),
+                status: 403,
+                details: "client_not_allowed",
+                fitted: "missing_api_key",
+            },
+        ],
+        admitted: |ask| ask.header("x-api-key", API_KEY),
+        admits_fitted: false,
+    };
+    guard.shown(world).await;
+}
+
+async fn basic_auth(world: &World) {
+    let guard = Guard {
+        name: "basic_auth",
+        refusals: &[
+            Refusal {
+                what: "no credentials",
+                ask: |ask| ask,
+                status: 401,
+                details: "no_credential_for_basic_auth",
+                fitted: "invalid_scheme_for_basic_auth",
+            },
+            Refusal {
+                what: "another scheme",
+                ask: |ask| ask.header("authorization", BEARER),
+                status: 401,
+                details: "invalid_scheme_for_basic_auth",
+                fitted: "invalid_scheme_for_basic_auth",
+            },
+            Refusal {
+                what: "no user and password",
+                ask: |ask| ask.header("authorization", "Basic Y2xpZW50"),
+                status: 401,
+                details: "invalid_format_for_basic_auth",
+                fitted: "invalid_scheme_for_basic_auth",
+            },
+            Refusal {
+                what: "a wrong password",
+                ask: |ask| ask.header("authorization", "Basic Y2xpZW50Ondyb25n"),
+                status: 401,
+                details: "invalid_credential_for_basic_auth",
+                fitted: "invalid_scheme_for_basic_auth",
+            },
+        ],
+        admitted: |ask| ask.header("authorization", BASIC),
+        admits_fitted: false,
+    };
+    guard.shown(world).await;
+}
+
+async fn rbac(world: &World) {
+    let guard = Guard {
+        name: "rbac",
+        refusals: &[Refusal {
+            what: "a caller that no policy allows",
+            ask: |ask| ask.header("authorization", "Bearer of somebody else"),
+            status: 403,
+            details: "rbac_access_denied_matched_policy[none]",
+            fitted: "rbac_access_denied_matched_policy[none]",
+        }],
+        admitted: |ask| ask.header("authorization", BEARER),
+        admits_fitted: false,
+    };
+    guard.shown(world).await;
+}
+
+async fn ext_authz(world: &World) {
+    let guard = Guard {
+        name: "ext_authz",
+        refusals: &[
+            Refusal {
+                what: "denied with 403",
+                ask: |ask| ask.fault("authz", "403"),
+                status: 403,
+                details: "ext_authz_denied",
+                fitted: "ext_authz_denied",
+            },
+            Refusal {
+                what: "denied with 429",
+                ask: |ask| ask.fault("authz", "429"),
+                status: 429,
+                details: "ext_authz_denied",
+                fitted: "ext_authz_denied",
+            },
+            Refusal {
+                what: "the server fails",
+                ask: |ask| ask.fault("authz", "500"),
+                status: 503,
+                details: "ext_authz_error",
+                fitted: "ext_authz_error",
+            },
+            Refusal {
+                what: "the server breaks",
+                ask: |ask| ask.fault("authz", "reset"),
+                status: 503,
+                details: "ext_authz_error",
+                fitted: "ext_authz_error",
+            },
+        ],
+        admitted: |ask| ask.header("authorization", BEARER),
+        admits_fitted: true,
+    };
+    guard.shown(world).await;
+}
+
+async fn oauth2(world: &World) {
+    let guard = Guard {
+        name: "oauth2",
+        refusals: &[
+            Refusal {
+                what: "a redirect",
+                ask: |ask| ask,
+                status: 302,
+                details: "oauth.missing_credentials",
+                fitted: "oauth.missing_credentials",
+            },
+            Refusal {
+                what: "no redirect",
+                ask: |ask| ask.header("x-no-redirect", "yes"),
+                status: 401,
+                details: "Unauthorized,_and_redirecting_to_OAuth_server_is_not_allowed:_/v1/chat/completions",
+                fitted: "Unauthorized,_and_redirecting_to_OAuth_server_is_not_allowed:_/of-alpha/v1/chat/completions",
+            },
+        ],
+        admitted: |ask| ask.header("authorization", BEARER),
+        admits_fitted: false,
+    };
+    guard.shown(world).await;
+}
+
+async fn csrf(world: &World) {
+    let guard = Guard {
+        name: "csrf",
+        refusals: &[Refusal {
+            what: "a page of another host",
+            ask: |ask| ask.header("origin", "http://evil.test"),
+            status: 403,
+            details: "csrf_origin_mismatch",
+            fitted: "csrf_origin_mismatch",
+        }],
+        admitted: |ask| ask.header("origin", &format!("http://{HOST}")),
+        admits_fitted: false,
+    };
+    guard.shown(world).await;
+}
+
+impl Guard {
+    async fn shown(&self, world: &World) {
+        for place in PLACES {
+            for refusal in self.refusals {
+                self.refuses(world, place, refusal).await;
+            }
+        }
+        self.admits(world).await;
+    }
+
+    /// A refusal is the answer, whatever the Model API says, and no service is asked.
+    async fn refuses(&self, world: &World, place: Place, refusal: &Refusal) {
+        let chain = at(self.name, place);
+        for case in CASES {
+            for stream in [false, true] {
+                let ask = world.ask(&chain, case);
+                let ask = if stream { ask.stream() } else { ask };
+                let answer = (refusal.ask)(ask).send().await;
+                let what = format!("{chain} {case}, {}: {answer:?}", refusal.what);
+                world.no_request(&answer);
+                assert_eq!(answer.status.as_u16(), expected_status(world, place, refusal), "{what}");
+                assert_eq!(answer.attempts(), trail(place), "{what}");
+                assert_eq!(answer.service(), None, "{what}");
+                let details = world.logged(&answer).details;
+                let expected = match (world.mode, place) {
+                    (Mode::Callout, Place::Behind) => refusal.fitted,
+                    _ => refusal.details,
+                };
+                assert!(details.starts_with(expected), "{details}; {what}");
+            }
+        }
+    }
+
+    /// A caller that may ask gets a fallback where the primary fails, and no service gets its credentials.
+    async fn admits(&self, world: &World) {
+        for place in PLACES {
+            let chain = at(self.name, place);
+            let ask = (self.admitted)(world.ask(&chain, "classes"));
+            let answer = ask.fault("alpha", "503").send().await;
+            if place == Place::Behind && world.mode == Mode::Callout && !self.admits_fitted {
+                // It sees the request that is fitted to the primary: without what the client asks with.
+                world.no_request(&answer);
+                assert!((400..404).contains(&answer.status.as_u16()) || answer.status == 302, "{chain}: {answer:?}");
+                continue;
+            }
+            answer.assert_from("beta", "alpha;503, beta;200");
+            no_credential(world, &answer);
+        }
+    }
+}
+
+fn expected_status(world: &World, place: Place, refusal: &Refusal) -> u16 {
+    match (world.mode, place) {
+        // The key of a client that is not allowed is not there any more.
+        (Mode::Callout, Place::Behind) if refusal.details == "client_not_allowed" => 401,
+        _ => refusal.status,
+    }
+}
+
+/// What the client is told of attempts. A filter before ours answers without it.
+fn trail(place: Place) -> &'static str {
+    match place {
+        Place::Before => "",
+        Place::Behind => "alpha;intercepted",
+    }
+}
+
+fn no_credential(world: &World, answer: &Answer) {
+    for service in world.services() {
+        for request in service.requests_with(&answer.id) {
+            let all = format!("{:?}{:?}", request.path, request.headers.iter().map(|(name, value)| {
+                format!("{name}: {}", String::from_utf8_lossy(value))
+            }).collect::<Vec<_>>());
+            for secret in [API_KEY, OTHER_API_KEY, BASIC, BEARER, TOKEN] {
+                assert!(!all.contains(secret), "{secret} at {}: {all}", service.name());
+            }
+        }
+    }
+}
+
+/// With `status_on_error: 503` its answer looks like one that may fall back.
+async fn ext_authz_whose_server_is_down_stays_closed(world: &World) {
+    for place in PLACES {
+        let chain = at("ext_authz-down", place);
+        for case in CASES {
+            let answer = world.ask(&chain, case).send().await;
+            world.no_request(&answer);
+            assert_eq!(answer.status, 503, "{chain} {case}: {answer:?}");
+            assert_eq!(answer.attempts(), trail(place), "{chain} {case}");
+            assert_eq!(world.logged(&answer).details, "ext_authz_error");
+        }
+    }
+}
+
+async fn ext_authz_is_asked_once_for_all_attempts(world: &World) {
+    for place in PLACES {
+        let answer = world
+            .ask(&at("ext_authz", place), "classes")
+            .fault("alpha", "503");
+        let answer = answer.send().await;
+        answer.assert_from("beta", "alpha;503, beta;200");
+        world.one_request(&world.authz, &answer);
+    }
+}
+
+async fn ext_authz_behind_ours_is_told_of_the_fitted_request(world: &World) {
+    told(world, Place::Before, "gw.test", "/v1/chat/completions", BEARER).await;
+    let (path, key) = ("/of-alpha/v1/chat/completions", crate::world::ALPHA_KEY);
+    told(world, Place::Behind, "alpha.test", path, key).await;
+}
+
+async fn ext_authz_behind_ours_is_told_of_the_request_of_the_client(world: &World) {
+    for place in PLACES {
+        told(world, place, "gw.test", "/v1/chat/completions", BEARER).await;
+    }
+}
+
+async fn told(world: &World, place: Place, authority: &str, path: &str, key: &str) {
+    let ask = world.ask(&at("ext_authz", place), "classes");
+    let answer = ask.header("authorization", BEARER).send().await;
+    answer.assert_from("alpha", "alpha;200");
+    let asked = world.one_request(&world.authz, &answer);
+    assert_eq!(asked.authority, authority);
+    assert_eq!(asked.path, path);
+    assert_eq!(asked.header("authorization"), Some(key));
+}
