@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 pub const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6InRlc3QiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJ0ZXN0cyIsInN1YiI6ImNsaWVudCJ9.8B5quEaxjIZ2fM8xWDBTfXjkcMqiEacvhWdrwVJuLyo";
 /// `client:secret`, as [`basic_auth`] takes it.
 pub const BASIC: &str = "Basic Y2xpZW50OnNlY3JldA==";
-/// What [`api_key_auth`] takes, in `x-api-key`.
+/// What [`api_key_auth`] takes, in `x-api-key` or in the query as `key`.
 pub const API_KEY: &str = "key-of-the-client-4711";
 /// The key of a client that [`api_key_auth`] knows and does not allow.
 pub const OTHER_API_KEY: &str = "key-of-another-client-4712";
@@ -55,23 +55,23 @@ pub fn one_allowed_client() -> Value {
     }}})
 }
 
-pub fn basic_auth() -> Value {
+pub fn basic_auth(header: &str) -> Value {
     let users = "client:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
     filter(
         "envoy.filters.http.basic_auth",
         "basic_auth.v3.BasicAuth",
-        json!({"users": {"inline_string": users}}),
+        json!({"users": {"inline_string": users}, "authentication_header": header}),
     )
 }
 
-/// Allows requests with [`BEARER`].
-pub fn rbac() -> Value {
+/// Allows requests with [`BEARER`] in this header.
+pub fn rbac(header: &str) -> Value {
     filter(
         "envoy.filters.http.rbac",
         "rbac.v3.RBAC",
         json!({"rules": {"action": "ALLOW", "policies": {"known": {
             "permissions": [{"any": true}],
-            "principals": [{"header": {"name": "authorization", "string_match": {"exact": BEARER}}}],
+            "principals": [{"header": {"name": header, "string_match": {"exact": BEARER}}}],
         }}}}),
     )
 }
@@ -91,8 +91,8 @@ pub fn ext_authz(cluster: &str) -> Value {
     )
 }
 
-/// Lets requests with [`BEARER`] pass, answers those with `x-no-redirect` with `401`, and redirects the others.
-pub fn oauth2() -> Value {
+/// Lets requests with [`BEARER`] in this header pass, answers those with `x-no-redirect` with `401`, and redirects the others.
+pub fn oauth2(header: &str) -> Value {
     filter(
         "envoy.filters.http.oauth2",
         "oauth2.v3.OAuth2",
@@ -107,7 +107,7 @@ pub fn oauth2() -> Value {
                 "token_secret": {"name": "token"},
                 "hmac_secret": {"name": "hmac"},
             },
-            "pass_through_matcher": [{"name": "authorization", "string_match": {"exact": BEARER}}],
+            "pass_through_matcher": [{"name": header, "string_match": {"exact": BEARER}}],
             "deny_redirect_matcher": [{"name": "x-no-redirect", "present_match": true}],
         }}),
     )
@@ -199,13 +199,13 @@ pub fn decompressor() -> Value {
 }
 
 /// Keeps a client on one host, by a cookie that Envoy sets.
-pub fn stateful_session() -> Value {
+pub fn stateful_session(cookie: &str) -> Value {
     filter(
         "envoy.filters.http.stateful_session",
         "stateful_session.v3.StatefulSession",
         json!({"session_state": {"name": "envoy.http.stateful_session.cookie", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState",
-            "cookie": {"name": "session-of-the-gateway", "path": "/"},
+            "cookie": {"name": cookie, "path": "/"},
         }}}),
     )
 }

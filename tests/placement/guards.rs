@@ -11,9 +11,11 @@ both_modes![
     rbac,
     ext_authz,
     oauth2,
+    oauth2_answers_401_and_the_code_is_listed,
     csrf,
     ext_authz_whose_server_is_down_stays_closed,
     ext_authz_is_asked_once_for_all_attempts,
+    explore,
 ];
 callout_only![
     "the request is fitted before it goes along Envoy's route":
@@ -51,19 +53,17 @@ pub fn chains() -> Vec<Chain> {
         Chain::both("jwt_authn", &filters::jwt_authn()),
         Chain::both("api_key_auth", &filters::api_key_auth())
             .map(|chain| chain.host(filters::one_allowed_client())),
-        Chain::both("basic_auth", &filters::basic_auth()),
-        Chain::both("rbac", &filters::rbac()),
+        Chain::both("basic_auth", &filters::basic_auth("authorization")),
+        Chain::both("rbac", &filters::rbac("authorization")),
         Chain::both("ext_authz", &filters::ext_authz("authz")),
         Chain::both("ext_authz-down", &filters::ext_authz("authz-down")),
-        Chain::both("oauth2", &filters::oauth2()),
+        Chain::both("oauth2", &filters::oauth2("authorization")),
         Chain::both("csrf", &filters::csrf()),
     ];
     all.concat()
 }
 
 async fn jwt_authn(world: &World) {
-    let bearer = |ask: Ask, token: &str| ask.header("authorization", &format!("Bearer {token}"));
-    let _ = bearer;
     let guard = Guard {
         name: "jwt_authn",
         refusals: &[
@@ -72,14 +72,14 @@ async fn jwt_authn(world: &World) {
                 ask: |ask| ask,
                 status: 401,
                 details: "jwt_authn_access_denied{Jwt_is_missing}",
-                fitted: "jwt_authn_access_denied{Jwt_is_not_in_the_form",
+                fitted: "jwt_authn_access_denied{Jwt_is_not_in_the_form_of_Header.Payload.Signature",
             },
             Refusal {
                 what: "a token that is none",
                 ask: |ask| ask.header("authorization", "Bearer e30.e30.e30"),
                 status: 401,
                 details: "jwt_authn_access_denied{",
-                fitted: "jwt_authn_access_denied{Jwt_is_not_in_the_form",
+                fitted: "jwt_authn_access_denied{Jwt_is_not_in_the_form_of_Header.Payload.Signature",
             },
         ],
         admitted: |ask| ask.header("authorization", &format!("Bearer {TOKEN}")),
@@ -103,7 +103,7 @@ async fn api_key_auth(world: &World) {
                 what: "an unknown key",
                 ask: |ask| ask.header("x-api-key", "no such key"),
                 status: 401,
-                details: "unkonwn_api_key",
+                details: "unknown_api_key",
                 fitted: "missing_api_key",
             },
             Refusal {
@@ -217,26 +217,54 @@ async fn ext_authz(world: &World) {
 async fn oauth2(world: &World) {
     let guard = Guard {
         name: "oauth2",
-        refusals: &[
-            Refusal {
-                what: "a redirect",
-                ask: |ask| ask,
-                status: 302,
-                details: "oauth.missing_credentials",
-                fitted: "oauth.missing_credentials",
-            },
-            Refusal {
-                what: "no redirect",
-                ask: |ask| ask.header("x-no-redirect", "yes"),
-                status: 401,
-                details: "Unauthorized,_and_redirecting_to_OAuth_server_is_not_allowed:_/v1/chat/completions",
-                fitted: "Unauthorized,_and_redirecting_to_OAuth_server_is_not_allowed:_/of-alpha/v1/chat/completions",
-            },
-        ],
+        refusals: &[Refusal {
+            what: "a redirect",
+            ask: |ask| ask,
+            status: 302,
+            details: "oauth.missing_credentials",
+            fitted: "oauth.missing_credentials",
+        }],
         admitted: |ask| ask.header("authorization", BEARER),
         admits_fitted: false,
     };
     guard.shown(world).await;
+    for place in PLACES {
+        for case in ["classes", "backend"] {
+            oauth2_answers_401(world, place, case).await;
+        }
+    }
+}
+
+/// FAILS TODAY in both modes, behind ours: Envoy 1.40 writes a sentence into the response code details of such a `401`.
+async fn oauth2_answers_401_and_the_code_is_listed(world: &World) {
+    for place in PLACES {
+        oauth2_answers_401(world, place, "listed").await;
+    }
+}
+
+async fn oauth2_answers_401(world: &World, place: Place, case: &str) {
+    let chain = at("oauth2", place);
+    let denied = world.ask(&chain, case).header("x-no-redirect", "yes");
+    let why = "Unauthorized,_and_redirecting_to_OAuth_server_is_not_allowed:_/";
+    is_401(world, place, denied, why).await;
+    let callback = "/callback/chat/completions?error=access_denied";
+    let callback = world.ask(&chain, case).path(callback);
+    if world.mode == Mode::Callout && place == Place::Behind {
+        // The path is fitted: not a callback any more.
+        let answer = callback.send().await;
+        assert_eq!(answer.status, 302, "{answer:?}");
+        return world.no_request(&answer);
+    }
+    is_401(world, place, callback, "OAuth_server_returned_an_error:_").await;
+}
+
+async fn is_401(world: &World, place: Place, ask: Ask, details: &str) {
+    let answer = ask.send().await;
+    world.no_request(&answer);
+    assert_eq!(answer.status, 401, "{answer:?}");
+    assert_eq!(answer.attempts(), trail(place), "{answer:?}");
+    let logged = world.logged(&answer).details;
+    assert!(logged.starts_with(details), "{logged}; {answer:?}");
 }
 
 async fn csrf(world: &World) {
@@ -276,8 +304,10 @@ impl Guard {
                 let what = format!("{chain} {case}, {}: {answer:?}", refusal.what);
                 world.no_request(&answer);
                 assert_eq!(answer.status.as_u16(), expected_status(world, place, refusal), "{what}");
-                assert_eq!(answer.attempts(), trail(place), "{what}");
-                assert_eq!(answer.service(), None, "{what}");
+                if answer.status.as_u16() >= 400 {
+                    assert_eq!(answer.attempts(), trail(place), "{what}");
+                    assert_eq!(answer.service(), None, "{what}");
+                }
                 let details = world.logged(&answer).details;
                 let expected = match (world.mode, place) {
                     (Mode::Callout, Place::Behind) => refusal.fitted,
@@ -380,4 +410,17 @@ async fn told(world: &World, place: Place, authority: &str, path: &str, key: &st
     assert_eq!(asked.authority, authority);
     assert_eq!(asked.path, path);
     assert_eq!(asked.header("authorization"), Some(key));
+}
+
+async fn explore(world: &World) {
+    for place in PLACES {
+        for case in ["whole", "whole-alone"] {
+            for stream in [false, true] {
+                let ask = world.ask(&at("rbac", place), case);
+                let ask = if stream { ask.stream() } else { ask };
+                let answer = ask.send().await;
+                eprintln!("EXPLORE {:?} {place:?} {case} {stream}: {} {}", world.mode, answer.status, answer.attempts());
+            }
+        }
+    }
 }

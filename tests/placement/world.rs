@@ -241,11 +241,12 @@ pub struct Logged {
 
 impl Logged {
     fn read(line: &str) -> Option<Logged> {
-        let mut parts = line.split('|').map(str::to_owned);
+        // Details may hold this character.
+        let mut parts = line.rsplitn(3, '|').map(str::to_owned);
         Some(Logged {
-            details: parts.next()?,
-            saw: parts.next()?,
             heard: parts.next()?,
+            saw: parts.next()?,
+            details: parts.next()?,
         })
     }
 }
@@ -340,6 +341,8 @@ fn plugin(mode: Mode) -> Value {
             case("listed", "alpha", "beta", json!({"on_status": listed})),
             case("backend", "alpha", "beta", json!({"on_status": listed, "only_backend_errors": true})),
             case("refused", "refused", "beta", classes()),
+            case("whole", "alpha", "beta", json!({"deliver": "complete"})),
+            case("whole-alone", "alpha", "alpha", json!({"deliver": "complete"})),
             case("slow", "alpha", "beta", json!({"first_packet_timeout_ms": short})),
             case("errors", "alpha", "beta", json!({
                 "on_status": ["5xx"], "on_errors": ["context_length"], "request_timeout_ms": 10_000,
