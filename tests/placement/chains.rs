@@ -219,6 +219,10 @@ impl Plan {
         });
         let mut all = all.filter(|(kind, place)| {
             let is_fitted = mode == Mode::Callout && *place == Place::Behind;
+            // Only what may change something is checked.
+            if *kind == Kind::Csrf && caller.kind == Asks::Get {
+                return false;
+            }
             match kind.needs() {
                 Some(Need::Lost(has)) => is_fitted || !has(caller),
                 Some(Need::Kept(has)) => !has(caller),

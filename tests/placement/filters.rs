@@ -47,6 +47,15 @@ pub fn api_key_auth() -> Value {
     )
 }
 
+/// [`api_key_auth`] that nobody has told the keys, or where to look for them.
+pub fn unfinished_api_key_auth(fields: Value) -> Value {
+    filter(
+        "envoy.filters.http.api_key_auth",
+        "api_key_auth.v3.ApiKeyAuth",
+        fields,
+    )
+}
+
 /// For a virtual host: only one client of [`api_key_auth`] is allowed.
 pub fn one_allowed_client() -> Value {
     json!({"typed_per_filter_config": {"envoy.filters.http.api_key_auth": {
@@ -93,6 +102,24 @@ pub fn ext_authz(cluster: &str) -> Value {
 
 /// Lets requests with [`BEARER`] in this header pass, answers those with `x-no-redirect` with `401`, and redirects the others.
 pub fn oauth2(header: &str) -> Value {
+    oauth2_with(header, json!({"name": "token"}))
+}
+
+/// [`oauth2`] whose secret does not come: its server is down.
+pub fn oauth2_without_secret(header: &str) -> Value {
+    let source = json!({
+        "resource_api_version": "V3",
+        "initial_fetch_timeout": "0.1s",
+        "api_config_source": {
+            "api_type": "GRPC",
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "authz-down"}}],
+        },
+    });
+    oauth2_with(header, json!({"name": "late", "sds_config": source}))
+}
+
+fn oauth2_with(header: &str, secret: Value) -> Value {
     filter(
         "envoy.filters.http.oauth2",
         "oauth2.v3.OAuth2",
@@ -104,7 +131,7 @@ pub fn oauth2(header: &str) -> Value {
             "signout_path": {"path": {"exact": "/signout"}},
             "credentials": {
                 "client_id": "tests",
-                "token_secret": {"name": "token"},
+                "token_secret": secret,
                 "hmac_secret": {"name": "hmac"},
             },
             "pass_through_matcher": [{"name": header, "string_match": {"exact": BEARER}}],

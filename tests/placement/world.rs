@@ -154,6 +154,7 @@ impl World {
             Cluster::new("alpha", alpha.addr()),
             Cluster::new("beta", beta.addr()),
             Cluster::new("refused", refused.addr()),
+            Cluster::empty("nowhere"),
             crate::balance::ring("ring", &ring, json!([])),
             crate::balance::ring(
                 "ring-by-header",
@@ -270,6 +271,7 @@ fn add_own(bootstrap: &mut Value, authz: &Mock, refused: &Refused) {
             ]}]},
         })
     };
+    bootstrap["node"] = json!({"id": "tests", "cluster": "tests"});
     let resources = &mut bootstrap["static_resources"];
     let clusters = resources["clusters"].as_array_mut().expect("a list");
     clusters.push(of("authz", authz.addr()));
@@ -333,6 +335,7 @@ fn plugin(mode: Mode) -> Value {
             "alpha": service("alpha", "ALPHA_KEY"),
             "beta": service("beta", "BETA_KEY"),
             "refused": {"cluster": "refused"},
+            "nowhere": {"cluster": "nowhere"},
             "ring": {"cluster": "ring"},
             "ring-by-header": {"cluster": "ring-by-header"},
         },
@@ -343,6 +346,8 @@ fn plugin(mode: Mode) -> Value {
             case("refused", "refused", "beta", classes()),
             case("whole", "alpha", "beta", json!({"deliver": "complete"})),
             case("whole-alone", "alpha", "alpha", json!({"deliver": "complete"})),
+            case("nowhere", "nowhere", "beta", classes()),
+            case("models", "alpha", "beta", json!({"client_models": {"enabled": true}})),
             case("slow", "alpha", "beta", json!({"first_packet_timeout_ms": short})),
             case("errors", "alpha", "beta", json!({
                 "on_status": ["5xx"], "on_errors": ["context_length"], "request_timeout_ms": 10_000,
@@ -358,6 +363,7 @@ fn plugin(mode: Mode) -> Value {
 fn primary_cluster(case: &str) -> &'static str {
     match case {
         "refused" | "ring" | "ring-by-header" => "refused",
+        "nowhere" => "nowhere",
         "to-ring" => "ring",
         _ => "alpha",
     }
