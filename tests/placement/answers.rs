@@ -83,7 +83,12 @@ impl Failure {
 }
 
 /// To a request that is larger than its answer, or not.
-async fn allowed_origin(world: &World, place: Place, failure: &Failure, is_large: bool) -> Option<String> {
+async fn allowed_origin(
+    world: &World,
+    place: Place,
+    failure: &Failure,
+    is_large: bool,
+) -> Option<String> {
     let ask = world.ask(&at("cors", place), failure.0).stream();
     let ask = if is_large { large(ask, true) } else { ask };
     let answer = failure.answer(ask.header("origin", ORIGIN)).await;
@@ -132,7 +137,12 @@ async fn cors_is_on_the_answer_of_a_fallback_in_each_place(world: &World) {
 }
 
 /// The encoding of the answer of a fallback, which can be read in any.
-async fn encoding(world: &World, place: Place, failure: &Failure, is_large: bool) -> Option<String> {
+async fn encoding(
+    world: &World,
+    place: Place,
+    failure: &Failure,
+    is_large: bool,
+) -> Option<String> {
     let ask = world.ask(&at("compressor", place), failure.0);
     let ask = if is_large { large(ask, false) } else { ask };
     let answer = failure.answer(ask.header("accept-encoding", "gzip")).await;

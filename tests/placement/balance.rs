@@ -53,7 +53,11 @@ pub fn ring(name: &str, hosts: &[Mock], hash_policy: Value) -> Cluster {
         json!({"endpoint": {"address": {"socket_address": {"address": addr.ip(), "port_value": addr.port()}}}})
     };
     let hosts: Vec<Value> = hosts.iter().map(host).collect();
-    let hash_policy = if has_hash_policy() { json!({"hash_policy": hash_policy}) } else { json!({}) };
+    let hash_policy = if has_hash_policy() {
+        json!({"hash_policy": hash_policy})
+    } else {
+        json!({})
+    };
     let options = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": hash_policy});
     Cluster::empty(name).with(json!({
         "lb_policy": "RING_HASH",
@@ -67,7 +71,7 @@ fn host(answer: &Answer) -> String {
     answer.header("x-mock-service").expect("a host").to_owned()
 }
 
-/// The hosts that answer this one of many, asked so often.
+/// The hosts that answer. There are three, and they are asked often enough that not all answers come from one by chance.
 async fn hosts(ask: impl Fn(usize) -> Ask) -> BTreeSet<String> {
     let mut hosts = BTreeSet::new();
     for number in 0..12 {
@@ -92,7 +96,7 @@ async fn with_a_hash_policy_of_the_cluster_fallbacks_go_to_a_host_by_their_heade
         let ask = world.ask("plain", "ring-by-header");
         ask.header(USER, &format!("user-{number}"))
     };
-    assert_eq!(hosts(ask).await.len(), 3, "each user somewhere");
+    assert!(hosts(ask).await.len() > 1, "each user somewhere");
     assert_eq!(hosts(|_| ask(7)).await.len(), 1, "one user at one host");
 }
 
@@ -102,7 +106,7 @@ fn with_cookie(world: &World, number: usize) -> Ask {
 }
 
 async fn a_cookie_in_the_hash_policy_of_the_route_keeps_a_client_on_one_host(world: &World) {
-    assert_eq!(hosts(|number| with_cookie(world, number)).await.len(), 3);
+    assert!(hosts(|number| with_cookie(world, number)).await.len() > 1);
     for number in [3, 4] {
         assert_eq!(hosts(|_| with_cookie(world, number)).await.len(), 1);
     }

@@ -54,7 +54,10 @@ async fn holds(mode: Mode) {
         }
     }
     let all = CHAINS * REQUESTS_FOR_EACH;
-    assert!((all / 10..all * 9 / 10).contains(&refused), "{refused} of {all}");
+    assert!(
+        (all / 10..all * 9 / 10).contains(&refused),
+        "{refused} of {all}"
+    );
     for service in world.services() {
         for request in service.requests() {
             keeps_secrets(service.name(), &request);
@@ -67,9 +70,16 @@ fn check(world: &World, answer: &Answer, refuser: Option<(Kind, Place)>, what: &
         Some(refuser) => {
             for service in world.services() {
                 let all = service.requests_with(&answer.id);
-                assert!(all.is_empty(), "{}, not {refuser:?}: {what} {answer:?}", service.name());
+                assert!(
+                    all.is_empty(),
+                    "{}, not {refuser:?}: {what} {answer:?}",
+                    service.name()
+                );
             }
-            assert!(answer.status.as_u16() >= 300, "{refuser:?}: {what} {answer:?}");
+            assert!(
+                answer.status.as_u16() >= 300,
+                "{refuser:?}: {what} {answer:?}"
+            );
         }
         None => assert_eq!(answer.status, 200, "{what} {answer:?}"),
     }
@@ -85,12 +95,22 @@ fn keeps_secrets(service: &str, request: &Received) {
     }
     all.extend_from_slice(&request.body);
     let client = [
-        TOKEN, BASIC, BEARER, API_KEY, OTHER_API_KEY, "of-the-client", "key=",
+        TOKEN,
+        BASIC,
+        BEARER,
+        API_KEY,
+        OTHER_API_KEY,
+        "of-the-client",
+        "key=",
     ];
-    let others = ["alpha", "beta"].into_iter().filter(|other| *other != service);
+    let others = ["alpha", "beta"]
+        .into_iter()
+        .filter(|other| *other != service);
     let others = others.map(|other| format!("key-of-{other}"));
     for secret in client.into_iter().map(str::to_owned).chain(others) {
-        let is_there = all.windows(secret.len()).any(|part| part == secret.as_bytes());
+        let is_there = all
+            .windows(secret.len())
+            .any(|part| part == secret.as_bytes());
         assert!(!is_there, "{secret} at {service}: {request:#?}");
     }
 }
@@ -268,7 +288,11 @@ impl fmt::Debug for Caller {
             ("session", self.has_session),
             ("origin", self.has_origin),
         ];
-        let shown: Vec<&str> = shown.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        let shown: Vec<&str> = shown
+            .iter()
+            .filter(|(_, has)| *has)
+            .map(|(name, _)| *name)
+            .collect();
         write!(
             f,
             "{} {:?} stream {} with {shown:?}, authz {:?}, alpha {:?}",
@@ -281,8 +305,14 @@ impl Caller {
     fn random(dice: &mut Dice) -> Caller {
         // Most callers may do most things, or no request would come far.
         let mut has = || dice.up_to(8) > 0;
-        let [has_token, has_api_key, has_basic, has_bearer, has_session, has_origin] =
-            std::array::from_fn(|_| has());
+        let [
+            has_token,
+            has_api_key,
+            has_basic,
+            has_bearer,
+            has_session,
+            has_origin,
+        ] = std::array::from_fn(|_| has());
         let kind = match dice.up_to(8) {
             0 => Asks::Tokens,
             1 => Asks::Get,
@@ -302,7 +332,11 @@ impl Caller {
             has_origin,
             authz: [None, None, None, Some("403"), Some("500"), Some("429")][dice.up_to(6)],
             // Only these can fall back.
-            fault: if kind == Asks::Chat { faults[dice.up_to(faults.len())] } else { "" },
+            fault: if kind == Asks::Chat {
+                faults[dice.up_to(faults.len())]
+            } else {
+                ""
+            },
             kind,
         }
     }
@@ -312,7 +346,11 @@ impl Caller {
             Asks::Tokens => "/v1/messages/count_tokens",
             _ => "/v1/chat/completions",
         };
-        let key = if self.has_api_key { API_KEY } else { OTHER_API_KEY.trim_start_matches("key") };
+        let key = if self.has_api_key {
+            API_KEY
+        } else {
+            OTHER_API_KEY.trim_start_matches("key")
+        };
         let ask = world.ask(chain, self.case);
         let ask = if self.stream { ask.stream() } else { ask };
         let ask = ask.path(&format!("{path}?alt=sse&key={key}"));
@@ -328,7 +366,10 @@ impl Caller {
         };
         let origin = if self.has_origin { HOST } else { "evil.test" };
         let ask = ask
-            .header(TOKEN_IN, &format!("Bearer {}", wrong(self.has_token, TOKEN)))
+            .header(
+                TOKEN_IN,
+                &format!("Bearer {}", wrong(self.has_token, TOKEN)),
+            )
             .header(BASIC_IN, &wrong(self.has_basic, BASIC))
             .header(BEARER_IN, &wrong(self.has_bearer, BEARER))
             .header(SESSION_IN, &wrong(self.has_session, BEARER))

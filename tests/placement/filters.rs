@@ -14,7 +14,8 @@ pub const OTHER_API_KEY: &str = "key-of-another-client-4712";
 pub const BEARER: &str = "Bearer token-of-the-client-4713";
 
 pub fn filter(name: &str, type_url: &str, fields: Value) -> Value {
-    let mut config = json!({"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{type_url}")});
+    let mut config =
+        json!({"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{type_url}")});
     crate::world::merge(&mut config, fields);
     json!({"name": name, "typed_config": config})
 }

@@ -70,9 +70,20 @@ pub fn chains() -> Vec<Chain> {
         Chain::both("ext_authz-down", &filters::ext_authz("authz-down")),
         Chain::both("oauth2", &filters::oauth2("authorization")),
         Chain::both("csrf", &filters::csrf()),
-        Chain::both("oauth2-late", &filters::oauth2_without_secret("authorization")),
-        Chain::both("api_key-no-keys", &filters::unfinished_api_key_auth(json!({"key_sources": [{"header": "x-api-key"}]}))),
-        Chain::both("api_key-no-sources", &filters::unfinished_api_key_auth(json!({"credentials": [{"key": API_KEY, "client": "client"}]}))),
+        Chain::both(
+            "oauth2-late",
+            &filters::oauth2_without_secret("authorization"),
+        ),
+        Chain::both(
+            "api_key-no-keys",
+            &filters::unfinished_api_key_auth(json!({"key_sources": [{"header": "x-api-key"}]})),
+        ),
+        Chain::both(
+            "api_key-no-sources",
+            &filters::unfinished_api_key_auth(
+                json!({"credentials": [{"key": API_KEY, "client": "client"}]}),
+            ),
+        ),
         PLACES.map(|place| {
             Chain::new(&at("limited-rbac", place))
                 .filter(place, filters::lua(PROBE))
@@ -330,7 +341,11 @@ impl Guard {
                 let answer = (refusal.ask)(ask).send().await;
                 let what = format!("{chain} {case}, {}: {answer:?}", refusal.what);
                 world.no_request(&answer);
-                assert_eq!(answer.status.as_u16(), expected_status(world, place, refusal), "{what}");
+                assert_eq!(
+                    answer.status.as_u16(),
+                    expected_status(world, place, refusal),
+                    "{what}"
+                );
                 if answer.status.as_u16() >= 400 {
                     assert_eq!(answer.attempts(), trail(place), "{what}");
                     assert_eq!(answer.service(), None, "{what}");
@@ -354,7 +369,10 @@ impl Guard {
             if place == Place::Behind && world.mode == Mode::Callout && !self.admits_fitted {
                 // It sees the request that is fitted to the primary: without what the client asks with.
                 world.no_request(&answer);
-                assert!((400..404).contains(&answer.status.as_u16()) || answer.status == 302, "{chain}: {answer:?}");
+                assert!(
+                    (400..404).contains(&answer.status.as_u16()) || answer.status == 302,
+                    "{chain}: {answer:?}"
+                );
                 continue;
             }
             answer.assert_from("beta", "alpha;503, beta;200");
@@ -382,11 +400,21 @@ fn trail(place: Place) -> &'static str {
 fn no_credential(world: &World, answer: &Answer) {
     for service in world.services() {
         for request in service.requests_with(&answer.id) {
-            let all = format!("{:?}{:?}", request.path, request.headers.iter().map(|(name, value)| {
-                format!("{name}: {}", String::from_utf8_lossy(value))
-            }).collect::<Vec<_>>());
+            let all = format!(
+                "{:?}{:?}",
+                request.path,
+                request
+                    .headers
+                    .iter()
+                    .map(|(name, value)| { format!("{name}: {}", String::from_utf8_lossy(value)) })
+                    .collect::<Vec<_>>()
+            );
             for secret in [API_KEY, OTHER_API_KEY, BASIC, BEARER, TOKEN] {
-                assert!(!all.contains(secret), "{secret} at {}: {all}", service.name());
+                assert!(
+                    !all.contains(secret),
+                    "{secret} at {}: {all}",
+                    service.name()
+                );
             }
         }
     }
@@ -418,7 +446,14 @@ async fn ext_authz_is_asked_once_for_all_attempts(world: &World) {
 }
 
 async fn ext_authz_behind_ours_is_told_of_the_fitted_request(world: &World) {
-    told(world, Place::Before, "gw.test", "/v1/chat/completions", BEARER).await;
+    told(
+        world,
+        Place::Before,
+        "gw.test",
+        "/v1/chat/completions",
+        BEARER,
+    )
+    .await;
     let (path, key) = ("/of-alpha/v1/chat/completions", crate::world::ALPHA_KEY);
     told(world, Place::Behind, "alpha.test", path, key).await;
 }

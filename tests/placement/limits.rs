@@ -77,7 +77,7 @@ async fn a_refusal_by_lua_before_ours_is_the_answer(world: &World) {
 
 async fn a_401_403_or_407_by_lua_behind_ours_falls_back_only_where_it_is_listed(world: &World) {
     for status in [401, 403, 407] {
-        for case in ["classes", "backend"] {
+        for case in ["classes", "any", "backend"] {
             let answer = refused_by_lua(world, Place::Behind, case, status);
             is_the_answer(world, &answer.send().await, status, "alpha;intercepted");
         }
@@ -106,7 +106,10 @@ fn is_the_answer(world: &World, answer: &Answer, status: u16, attempts: &str) {
 }
 
 fn body(size: usize) -> String {
-    format!(r#"{{"model": "gpt-4o", "messages": [], "user": "{}"}}"#, "x".repeat(size))
+    format!(
+        r#"{{"model": "gpt-4o", "messages": [], "user": "{}"}}"#,
+        "x".repeat(size)
+    )
 }
 
 async fn a_body_that_a_buffer_filter_before_ours_refuses_is_the_answer(world: &World) {
@@ -117,7 +120,9 @@ async fn a_body_that_a_buffer_filter_before_ours_refuses_is_the_answer(world: &W
     world.no_request(&answer);
 }
 
-async fn a_body_that_a_buffer_filter_behind_ours_refuses_falls_back_unless_only_backend_errors_do(world: &World) {
+async fn a_body_that_a_buffer_filter_behind_ours_refuses_falls_back_unless_only_backend_errors_do(
+    world: &World,
+) {
     let ask = |case| world.ask("buffer-behind", case).body(body(4000));
     let answer = ask("classes").send().await;
     answer.assert_from("beta", "alpha;intercepted, beta;200");

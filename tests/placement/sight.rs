@@ -74,7 +74,8 @@ end
 
 /// A request that is longer than each answer to it.
 pub fn large(ask: Ask, stream: bool) -> Ask {
-    let body = json!({"model": "gpt-4o", "stream": stream, "messages": [], "user": "x".repeat(4000)});
+    let body =
+        json!({"model": "gpt-4o", "stream": stream, "messages": [], "user": "x".repeat(4000)});
     ask.json(&body)
 }
 
@@ -247,7 +248,9 @@ async fn before_ours_a_filter_sees_the_answer_of_a_fallback_after_a_refusal_behi
     world: &World,
 ) {
     let ask = || {
-        let ask = world.ask("probe-limit", "classes").header("x-limited", "probe");
+        let ask = world
+            .ask("probe-limit", "classes")
+            .header("x-limited", "probe");
         large(ask, false)
     };
     ask().send().await.assert_from("alpha", "alpha;200");

@@ -296,6 +296,7 @@ fn ports(envoy: &Envoy) -> BTreeMap<String, SocketAddr> {
 /// The Model APIs. In all of them the primary is `alpha` unless the name says otherwise, and `beta` comes after it.
 ///
 /// - `classes`: all that can fall back by class does.
+/// - `any`: the same by the preset of that name.
 /// - `listed`: and the codes of refusals are listed, too.
 /// - `backend`: as `listed`, with `only_backend_errors: true`.
 fn plugin(mode: Mode) -> Value {
@@ -343,6 +344,7 @@ fn plugin(mode: Mode) -> Value {
             case("classes", "alpha", "beta", classes()),
             case("listed", "alpha", "beta", json!({"on_status": listed})),
             case("backend", "alpha", "beta", json!({"on_status": listed, "only_backend_errors": true})),
+            case("any", "alpha", "beta", json!({"on_status": "any"})),
             case("refused", "refused", "beta", classes()),
             case("whole", "alpha", "beta", json!({"deliver": "complete"})),
             case("whole-alone", "alpha", "alpha", json!({"deliver": "complete"})),
