@@ -13,6 +13,7 @@ both_modes![
     what_a_filter_before_ours_adds_to_the_request_reaches_each_service,
     no_service_gets_what_the_client_asked_with,
     before_ours_a_filter_sees_the_answer_of_a_fallback_after_a_refusal_behind_ours,
+    behind_ours_a_filter_sees_the_refusal_and_not_the_answer_of_the_fallback_after_it,
 ];
 callout_only![
     "the request is fitted before it goes along Envoy's route":
@@ -39,6 +40,8 @@ router_only![
 
 pub fn chains() -> Vec<Chain> {
     let mut all: Vec<Chain> = Chain::both("probe", &filters::lua(PROBE)).into();
+    let refused = Chain::new("probe-and-limit-behind").filter(Place::Behind, filters::lua(PROBE));
+    all.push(refused.filter(Place::Behind, filters::local_ratelimit(&["probe"])));
     let refused = Chain::new("probe-limit").filter(Place::Before, filters::lua(PROBE));
     all.push(refused.filter(Place::Behind, filters::local_ratelimit(&["probe"])));
     all
@@ -256,4 +259,19 @@ async fn before_ours_a_filter_sees_the_answer_of_a_fallback_after_a_refusal_behi
     ask().send().await.assert_from("alpha", "alpha;200");
     let answer = ask().send().await;
     heard_of_the_fallback_alone(world, "limited", "alpha;intercepted, beta;200", &answer);
+}
+
+/// The same.
+async fn behind_ours_a_filter_sees_the_refusal_and_not_the_answer_of_the_fallback_after_it(
+    world: &World,
+) {
+    let ask = || {
+        let ask = world.ask("probe-and-limit-behind", "classes");
+        large(ask.header("x-limited", "probe"), false)
+    };
+    ask().send().await.assert_from("alpha", "alpha;200");
+    let answer = ask().send().await;
+    answer.assert_from("beta", "alpha;intercepted, beta;200");
+    assert_eq!(world.logged(&answer).heard, "429 -");
+    assert_eq!(answer.header("x-lua-answer"), None);
 }
