@@ -121,6 +121,7 @@ fn hand_over() -> Box<dyn FnMut()> {
         plan: plan(&config),
         deadline: None,
         judges: true,
+        uncompressed: false,
         hops: None,
         tells_all: false,
     };

@@ -103,6 +103,18 @@ fn code_details() -> Vec<u8> {
     host::property(&["response", "code_details"]).unwrap_or_default()
 }
 
+/// Sentences as details have blanks while the answer is on its way, and `_` in access logs.
+fn starts_with_words(code_details: &[u8]) -> bool {
+    if !code_details.contains(&b' ') {
+        return false;
+    }
+    let joined: Vec<u8> = code_details
+        .iter()
+        .map(|&byte| if byte == b' ' { b'_' } else { byte })
+        .collect();
+    ACCESS_CONTROL.iter().any(|start| joined.starts_with(start))
+}
+
 fn origin(code_details: &[u8]) -> Origin {
     let starts = |list: &[&[u8]]| list.iter().any(|start| code_details.starts_with(start));
     if code_details.starts_with(b"via_upstream") {
@@ -113,7 +125,7 @@ fn origin(code_details: &[u8]) -> Origin {
         Origin::Transport
     } else if starts(&TIMEOUT) {
         Origin::Timeout
-    } else if starts(&ACCESS_CONTROL) {
+    } else if starts(&ACCESS_CONTROL) || starts_with_words(code_details) {
         Origin::AccessControl
     } else {
         Origin::Gateway

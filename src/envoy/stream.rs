@@ -149,7 +149,7 @@ impl Stream {
         self.held.is_envoys = origin != Origin::Service;
         let plan = self.exchange.plan();
         if let Some(step) = self.exchange.current() {
-            self.worker.check_route(host::now(), step, origin);
+            self.worker.check_route(step, origin);
         }
         if origin == Origin::Service && !self.exchange.is_by_router() {
             self.worker.on_routed_answer(self.fitted_by, plan);

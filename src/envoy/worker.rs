@@ -273,12 +273,12 @@ impl Worker {
     /// An answer came along Envoy's route, in `dispatch: callout`: tells where the route leads elsewhere than to the named
     /// primary. To fit authority and path makes Envoy choose the route anew, and a virtual host may have domains of its
     /// own.
-    pub fn check_route(&self, now: Duration, primary: &Step, origin: Origin) {
+    pub fn check_route(&self, primary: &Step, origin: Origin) {
         let Some(service) = primary.service.as_ref().filter(|_| !self.by_router) else {
             return;
         };
         if origin == Origin::Gateway && answer::is_route_missing() {
-            self.lines.no_route(now, service);
+            self.lines.no_route(host::now(), service);
             return;
         }
         // To ask costs a host call, so each service is looked at once.
@@ -289,7 +289,7 @@ impl Worker {
                 .insert(service.name.clone());
             let chosen = router::chosen_cluster();
             if chosen != service.cluster {
-                self.lines.other_cluster(now, service, &chosen);
+                self.lines.other_cluster(host::now(), service, &chosen);
             }
         }
     }

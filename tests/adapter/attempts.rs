@@ -33,9 +33,14 @@ fn without_a_plan_it_does_nothing() {
     assert_eq!(attempt.response_body(b"no", true), Action::Continue);
     assert_eq!(attempt.upstream_request_headers(), sent);
     assert_eq!(attempt.answered().header("x-ai-fallback-retry"), None);
-    let calls = gateway.host_calls().total();
-    assert_eq!(calls, 2, "it asks for a plan, and whether it is looked for");
     assert_eq!(request.filter_state("wasm.ai_fallback.seen"), None);
+    assert_eq!(gateway.metric("attempt_filters model_service=openai"), 1);
+    gateway.reset_host_calls();
+    let mut again = gateway.attempt(&mut request, 1, "openai-cluster");
+    again.request_of(&request);
+    let calls = gateway.host_calls().total();
+    assert_eq!(calls, 2, "it asks for a plan, and where it is");
+    assert_eq!(gateway.metric("attempt_filters model_service=openai"), 1);
 }
 
 /// There is nothing to fall back to, or the request wants none.

@@ -3,6 +3,7 @@
 use proxy_wasm::types::Action;
 use serde_json::json;
 
+use crate::emulator::Stream;
 use crate::gateway::*;
 
 #[test]
@@ -96,15 +97,20 @@ fn only_the_bytes_of_the_model_change() {
     let body = b"{ \"a\" : 1e2,\t\"model\"\n:\"gpt-\\u0034o\" , \"x\":\"\\/\xc3\xa9\"}\n";
     for chunk in [1, 5, body.len()] {
         let mut stream = gateway.stream();
-        assert_eq!(stream.request_headers(&headers(body), false), Action::Pause);
+        let mut sent = headers(body);
+        // One byte is missing until the end.
+        sent.iter_mut()
+            .filter(|(name, _)| *name == "content-length")
+            .for_each(|(_, length)| *length = (body.len() + 1).to_string());
+        assert_eq!(stream.request_headers(&sent, false), Action::Pause);
         for part in body.chunks(chunk) {
             assert_eq!(stream.request_body(part, false), Action::Pause);
         }
         assert!(!stream.request_released());
-        assert_eq!(stream.request_body(b"", true), Action::Continue);
+        assert_eq!(stream.request_body(b"\n", true), Action::Continue);
         let sent = stream.upstream_request_body();
         let expected =
-            b"{ \"a\" : 1e2,\t\"model\"\n:\"gpt-4o-2024-11-20\" , \"x\":\"\\/\xc3\xa9\"}\n";
+            b"{ \"a\" : 1e2,\t\"model\"\n:\"gpt-4o-2024-11-20\" , \"x\":\"\\/\xc3\xa9\"}\n\n";
         assert_eq!(sent, expected, "{}", String::from_utf8_lossy(&sent));
         let length = stream.upstream_request_headers().get("content-length");
         assert_eq!(length, Some(sent.len().to_string()));
@@ -221,7 +227,9 @@ fn a_body_that_turns_out_too_large_is_let_go() {
 fn request_trailers_end_the_body_and_reach_the_primary() {
     let mut gateway = Gateway::start(&config());
     let mut stream = gateway.stream();
-    stream.request_headers(&headers(BODY), false);
+    let mut sent = headers(BODY);
+    sent.retain(|(name, _)| *name != "content-length");
+    stream.request_headers(&sent, false);
     assert_eq!(stream.request_body(BODY, false), Action::Pause);
     assert_eq!(stream.request_trailers(&[("x-sum", "1")]), Action::Continue);
     assert!(
@@ -277,4 +285,78 @@ fn more_than_envoy_holds_is_answered_by_envoy() {
     assert_eq!(stream.answered().status, 413);
     assert!(trail(&stream.answered()).is_empty());
     gateway.expect_idle();
+}
+
+/// Over HTTP/1.1 the filter holds the parts of a body itself: Envoy buffers nothing that could be too large for it.
+#[test]
+fn a_body_in_parts_is_put_together_again() {
+    let mut gateway = Gateway::start(&config());
+    let body = b"{\"model\":\"gpt-4o\",\"x\":\"0123456789\"}";
+    for size in [1, 7, body.len()] {
+        for ends in [true, false] {
+            let mut stream = over_http1(&mut gateway, body);
+            let mut parts: Vec<&[u8]> = body.chunks(size).collect();
+            if ends {
+                parts.push(b"");
+            }
+            let last = parts.pop().unwrap();
+            for part in parts {
+                assert_eq!(stream.request_body(part, false), Action::Pause);
+            }
+            assert_eq!(stream.request_body(last, true), Action::Continue);
+            let sent = stream.upstream_request_body();
+            let expected = b"{\"model\":\"gpt-4o-2024-11-20\",\"x\":\"0123456789\"}";
+            assert_eq!(String::from_utf8(sent).unwrap().as_bytes(), expected);
+            stream.service_answers("503", b"no");
+            assert!(gateway.callout().body.ends_with(b"\"x\":\"0123456789\"}"));
+            gateway.called_service_answers("200", b"{}");
+        }
+    }
+    gateway.expect_idle();
+}
+
+#[test]
+fn a_body_in_parts_that_turns_out_too_large_is_let_go() {
+    let mut config = config();
+    config["max_body_bytes"] = json!(20);
+    let mut gateway = Gateway::start(&config);
+    let mut stream = over_http1(&mut gateway, BODY);
+    for part in [b"0123456789", b"abcdefghij"] {
+        assert_eq!(stream.request_body(part, false), Action::Pause);
+    }
+    assert_eq!(stream.request_body(b"KLM", false), Action::Continue);
+    assert_eq!(stream.request_body(b"NOP", true), Action::Continue);
+    assert_eq!(
+        stream.upstream_request_body(),
+        b"0123456789abcdefghijKLMNOP"
+    );
+}
+
+/// No part of the body is under way any more, in whose place it could be put back.
+#[test]
+fn trailers_that_no_header_announces_are_refused_and_others_are_not() {
+    let mut gateway = Gateway::start(&config());
+    let mut stream = over_http1(&mut gateway, BODY);
+    assert_eq!(stream.request_body(BODY, false), Action::Pause);
+    assert_eq!(stream.request_trailers(&[("x-sum", "1")]), Action::Pause);
+    assert_eq!(stream.answered().status, 400);
+    assert!(stream.answered().text().contains("trailer"));
+    let mut stream = gateway.stream();
+    stream.set_property(&["request", "protocol"], b"HTTP/1.1");
+    let mut sent = headers(BODY);
+    sent.retain(|(name, _)| *name != "content-length");
+    sent.push(("trailer", "x-sum".to_owned()));
+    stream.request_headers(&sent, false);
+    assert_eq!(stream.request_body(BODY, false), Action::Pause);
+    assert_eq!(stream.request_trailers(&[("x-sum", "1")]), Action::Continue);
+}
+
+/// A chunked request.
+fn over_http1(gateway: &mut Gateway, body: &[u8]) -> Stream {
+    let mut stream = gateway.stream();
+    stream.set_property(&["request", "protocol"], b"HTTP/1.1");
+    let mut sent = headers(body);
+    sent.retain(|(name, _)| *name != "content-length");
+    assert_eq!(stream.request_headers(&sent, false), Action::Pause);
+    stream
 }

@@ -175,14 +175,15 @@ fn a_fallbacks_cluster_without_the_attempt_filter_is_looked_at_again() {
     request.set_property(&["upstream", "request_attempt_count"], &2_u64.to_le_bytes());
     assert_eq!(request.service_answers("200", b"{}"), Action::Continue);
     assert_eq!(gateway.logged("event=missing_attempt_filter"), 1);
-    // Every cluster has the filter now.
-    for _ in 0..10 {
-        let mut request = gateway.ask(BODY);
-        let mut attempt = gateway.attempted(&mut request, 1, "openai-cluster");
-        attempt.service_answers("200", b"{}");
-        up(&attempt, &mut request);
-        attempt.finish();
-    }
+    let request = gateway.ask(BODY);
+    assert!(request.filter_state("wasm.ai_fallback.plan").is_none());
+    // The cluster has the filter now, which sees the next callout.
+    let mut callout = gateway.stream();
+    let headers = [(":method", "POST"), (":path", "/x"), (":authority", "g")];
+    callout.request(&headers, BODY);
+    gateway
+        .attempt(&mut callout, 1, "qwen-cluster")
+        .request_of(&callout);
     let request = gateway.ask(BODY);
     assert!(request.filter_state("wasm.ai_fallback.plan").is_some());
 }
@@ -285,7 +286,7 @@ fn without_a_named_primary_and_without_fallback_there_is_no_plan() {
 
 /// It reads the configuration that the attempt filter has not: its request may not go out as it came.
 #[test]
-fn a_request_without_fallback_whose_attempt_was_refused_says_so_and_no_more() {
+fn a_request_without_fallback_whose_attempt_was_stopped_is_made_by_a_callout() {
     let mut plain = by_router(config());
     plain["model_apis"][0]
         .as_object_mut()
@@ -298,8 +299,13 @@ fn a_request_without_fallback_whose_attempt_was_refused_says_so_and_no_more() {
     assert_eq!(attempt.request_of(&request), Action::Pause);
     assert!(!attempt.request_released());
     up(&attempt, &mut request);
+    assert_eq!(gateway.callout().cluster, "openai-cluster");
+    gateway.called_service_answers("200", b"{}");
     let answer = request.answered();
-    assert_eq!(answer.status, 503);
+    assert_eq!(
+        (answer.status, trail(&answer)),
+        (200, vec!["openai;200".to_owned()])
+    );
     assert_eq!(answer.header("x-ai-fallback-retry"), None);
     gateway.expect_idle();
 }

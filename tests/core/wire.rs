@@ -99,6 +99,7 @@ proptest! {
             plan,
             deadline: deadline.map(ms),
             judges,
+            uncompressed: !judges,
             hops,
             tells_all,
         };
@@ -160,6 +161,7 @@ proptest! {
             plan: plan.clone(),
             deadline: Some(ms(7)),
             judges: true,
+            uncompressed: false,
             hops: Some(1),
             tells_all: true,
         };
