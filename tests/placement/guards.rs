@@ -273,7 +273,6 @@ async fn oauth2(world: &World) {
     }
 }
 
-/// FAILS TODAY in both modes, behind ours: Envoy 1.40 writes a sentence into the response code details of such a `401`.
 async fn oauth2_answers_401_and_the_code_is_listed(world: &World) {
     for place in PLACES {
         oauth2_answers_401(world, place, "listed").await;
@@ -476,7 +475,6 @@ async fn told(world: &World, place: Place, authority: &str, path: &str, key: &st
 
 /// A `503` that looks like one that may fall back.
 ///
-/// FAILS TODAY in both modes, behind ours: the response code details are a sentence, and the status is in a class.
 async fn oauth2_whose_secret_does_not_come_stays_closed(world: &World) {
     // Envoy 1.36 redirects.
     if Envoy::version() < (1, 39) {
