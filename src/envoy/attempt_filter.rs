@@ -17,7 +17,7 @@ use super::attempts::Attempts;
 use super::host;
 use super::lines;
 use super::router::{self, NOT_MADE, RETRY_HEADER, Seen};
-use crate::core::fit::Forwarding;
+use crate::core::fit::{Forwarding, Header};
 use crate::core::handoff::{Handoff, PackedHeaders};
 use crate::core::judge::Verdict;
 use crate::core::outcome::{Ended, Origin, Outcome};
@@ -62,6 +62,8 @@ struct RequestState {
     changes_body: bool,
     /// How much of the body is held.
     size: usize,
+    /// How long it is, where its headers say so.
+    length: Option<usize>,
 }
 
 impl AttemptFilter {
@@ -137,6 +139,12 @@ impl Context for AttemptFilter {
     }
 }
 
+/// What `content-length` says.
+fn length(headers: &[Header]) -> Option<usize> {
+    let (_, text) = headers.iter().find(|(name, _)| name == "content-length")?;
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// Stops an attempt: nothing of one service may go to another. A local reply of this filter is not
 /// retried, so the request filter goes on from here, and makes this attempt by callout.
 fn refuse() -> Action {
@@ -162,6 +170,7 @@ impl Attempt {
                 rests_until: None,
                 changes_body: false,
                 size: 0,
+                length: None,
             },
             retry_after: None,
             response_size: 0,
@@ -189,10 +198,11 @@ impl Attempt {
                     && self.attempts.is_in_its_cluster(step)
             }
         });
-        if !may_begin || !self.fit_headers(is_first) {
+        let Some(length) = may_begin.then(|| self.fit_headers(is_first)).flatten() else {
             self.is_decided = true;
             return refuse();
-        }
+        };
+        self.request.length = length;
         self.request.changes_body = !end && self.changes_body();
         if !self.handoff.judges {
             self.is_decided = true;
@@ -237,7 +247,9 @@ impl Attempt {
 
     fn on_request_body(&mut self, size: usize, end: bool) -> Action {
         self.request.size = size;
-        if end && self.request.changes_body {
+        // The end may be told later, and a body over Envoy's buffer limit must not wait for it.
+        let is_whole = end || self.request.length == Some(size);
+        if is_whole && self.request.changes_body {
             self.request.changes_body = false;
             self.fit_body(size);
         }
@@ -486,14 +498,13 @@ impl Attempt {
         self.due = due;
     }
 
-    /// Makes the headers fit the service. False where that cannot be done.
+    /// Makes the headers fit the service, and returns how long the body is, where they say it. `None` where they cannot be
+    /// made to fit.
     ///
     /// All attempts share one header map (Envoy 1.39 and 1.40). To the first it comes as the filters before the router left
     /// it, so what it holds then is kept, and later attempts are made from it.
-    fn fit_headers(&self, is_first: bool) -> bool {
-        let Some(step) = self.step() else {
-            return false;
-        };
+    fn fit_headers(&self, is_first: bool) -> Option<Option<usize>> {
+        let step = self.step()?;
         let map = MapType::HttpRequestHeaders;
         let held = host::headers(map);
         let config = &self.attempts.config;
@@ -511,14 +522,12 @@ impl Attempt {
                     None => host::remove_header(map, &name),
                 }
             }
-            return true;
+            return Some(length(&held));
         };
-        let Some(original) = original.unpack() else {
-            return false;
-        };
+        let original = original.unpack()?;
         let headers = step.retry_headers(config, &original, &held, forwarding);
         host::replace_headers(map, &headers);
-        true
+        Some(length(&original))
     }
 
     /// Whether the body that the router keeps, which is that of the client, is another than this attempt needs.
