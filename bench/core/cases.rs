@@ -6,8 +6,8 @@ use std::time::Duration;
 use ai_fallback::core::admission::Head;
 use ai_fallback::core::config::{Config, Node};
 use ai_fallback::core::fallback::{Event, Exchange};
-use ai_fallback::core::fit::Header;
-use ai_fallback::core::handoff::{Handoff, PackedHeaders};
+use ai_fallback::core::fit::{Forwarding, Header};
+use ai_fallback::core::handoff::Handoff;
 use ai_fallback::core::outcome::Origin;
 use ai_fallback::core::plan::Plan;
 use ai_fallback::core::request::RequestBody;
@@ -77,7 +77,7 @@ fn plan_and_fit() -> Box<dyn FnMut()> {
     Box::new(move || {
         let plan = plan(&config);
         for (_, step) in plan.steps() {
-            black_box(step.request_headers(&headers, 1000, None));
+            black_box(step.request_headers(&headers, 1000, Forwarding::default()));
         }
     })
 }
@@ -128,7 +128,6 @@ fn hand_over() -> Box<dyn FnMut()> {
     Box::new(move || {
         let bytes = black_box(&handoff).encode();
         black_box(Handoff::decode(&config, &bytes).expect("the same again"));
-        black_box(PackedHeaders::pack(black_box(&headers())));
     })
 }
 

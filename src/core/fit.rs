@@ -168,11 +168,14 @@ impl Step {
         original: impl Iterator<Item = &'a Header>,
         forwarding: Forwarding,
     ) -> Vec<Header> {
-        let fitted = original.filter_map(|(name, value)| {
-            let value = self.fitted(name, value, forwarding)?;
-            Some((name.clone(), value.into_owned()))
-        });
-        fitted.chain(self.own_headers(forwarding)).collect()
+        let mut headers = Vec::with_capacity(32);
+        for (name, value) in original {
+            if let Some(value) = self.fitted(name, value, forwarding) {
+                headers.push((name.clone(), value.into_owned()));
+            }
+        }
+        headers.extend(self.own_headers(forwarding));
+        headers
     }
 
     /// The value that a header of the client has on its way to the service; `None`: it stays behind.

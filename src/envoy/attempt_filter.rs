@@ -64,6 +64,10 @@ struct RequestState {
     size: usize,
     /// How long it is, where its headers say so.
     length: Option<usize>,
+    /// Envoy has a part of the body in its buffer.
+    is_buffered: bool,
+    /// The body is changed in the next tick, and goes on then.
+    changes_in_tick: Option<Duration>,
 }
 
 impl AttemptFilter {
@@ -81,7 +85,13 @@ impl AttemptFilter {
         let Some(attempt) = &self.attempt else {
             return Action::Continue;
         };
-        let action = act(&mut attempt.borrow_mut());
+        // Envoy may call back from within a host call, where it answers a body over its limit itself.
+        let Ok(mut free) = attempt.try_borrow_mut() else {
+            self.attempts.interrupted.set(true);
+            return Action::Continue;
+        };
+        let action = act(&mut free);
+        drop(free);
         if attempt.borrow().due.is_some() {
             self.attempts.wait_for(self.id, attempt);
         }
@@ -132,7 +142,9 @@ impl Context for AttemptFilter {
     /// The attempt is over. Envoy ends it before it begins the next one.
     fn on_done(&mut self) -> bool {
         if let Some(attempt) = &self.attempt {
-            attempt.borrow_mut().on_end();
+            if let Ok(mut attempt) = attempt.try_borrow_mut() {
+                attempt.on_end();
+            }
             self.attempts.waiting.borrow_mut().remove(&self.id);
         }
         true
@@ -171,6 +183,8 @@ impl Attempt {
                 changes_body: false,
                 size: 0,
                 length: None,
+                is_buffered: false,
+                changes_in_tick: None,
             },
             retry_after: None,
             response_size: 0,
@@ -242,7 +256,8 @@ impl Attempt {
     }
 
     fn holds_request(&self) -> bool {
-        self.request.changes_body || self.request.rests_until.is_some()
+        let request = &self.request;
+        request.changes_body || request.changes_in_tick.is_some() || request.rests_until.is_some()
     }
 
     fn on_request_body(&mut self, size: usize, end: bool) -> Action {
@@ -251,22 +266,47 @@ impl Attempt {
         let is_whole = end || self.request.length == Some(size);
         if is_whole && self.request.changes_body {
             self.request.changes_body = false;
-            self.fit_body(size);
+            self.change_body(size);
         }
-        match self.holds_request() {
+        self.request.is_buffered = self.holds_request();
+        match self.request.is_buffered {
             true => Action::Pause,
             false => Action::Continue,
+        }
+    }
+
+    /// A body that makes Envoy's buffer larger than its limit is answered at once by Envoy, from within the host call, and
+    /// the SDK panics where it is called back from there, but for a tick (Envoy 1.39 and 1.40). What came in one piece is
+    /// in no buffer yet.
+    fn change_body(&mut self, size: usize) {
+        match self.request.is_buffered {
+            false => self.fit_body(size),
+            true => {
+                let now = host::now();
+                self.request.changes_in_tick = Some(now);
+                self.update_due(now);
+            }
         }
     }
 
     /// The time of what is waited for has come.
     pub fn on_due(&mut self, now: Duration) {
         self.due = None;
-        if self.request.rests_until.is_some_and(|until| until <= now) {
+        if self.request.changes_in_tick.take().is_some() {
+            self.fit_body(self.request.size);
+            if self.attempts.interrupted.take() {
+                // Envoy has ended the attempt.
+                self.is_decided = true;
+                return;
+            }
+            if !self.holds_request() {
+                host::resume_request();
+            }
+        } else if self.request.rests_until.is_some_and(|until| until <= now) {
             self.request.rests_until = None;
             self.watch = Watch::new(self.plan(), now);
             self.begins();
-            if !self.request.changes_body {
+            if !self.holds_request() {
                 host::resume_request();
             }
         } else if let Some(outcome) = self.watch.overdue(now, self.limits()) {
@@ -493,7 +533,10 @@ impl Attempt {
         let waits = self.watch.waits(self.limits()).map(|(due, _)| due);
         let others = [self.request.rests_until, self.watch.error_body_due()];
         let others = others.into_iter().flatten().filter(|_| !self.is_decided);
-        let due = waits.chain(others).min();
+        let due = waits
+            .chain(others)
+            .chain(self.request.changes_in_tick)
+            .min();
         self.attempts.timer.change(now, self.id, self.due, due);
         self.due = due;
     }
@@ -546,12 +589,12 @@ impl Attempt {
         let Some(edit) = edit else {
             return;
         };
-        let (length, start) = edit.prefix(&body);
-        host::replace_start(BufferType::HttpRequestBody, length, &start);
         let map = MapType::HttpRequestHeaders;
-        if host::header(map, "content-length").is_some() {
+        if self.request.length.is_some() {
             let length = edit.len_after(body.len()).to_string();
             host::set_header(map, "content-length", length.as_bytes());
         }
+        let (length, start) = edit.prefix(&body);
+        host::replace_start(BufferType::HttpRequestBody, length, &start);
     }
 }

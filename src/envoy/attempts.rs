@@ -26,6 +26,8 @@ pub struct Attempts {
     pub timer: Timer,
     /// Those that wait for something.
     pub waiting: RefCell<HashMap<u32, Rc<RefCell<Attempt>>>>,
+    /// Envoy has called back an attempt from within one of its own host calls.
+    pub interrupted: Cell<bool>,
     warned: Cell<bool>,
     /// Primaries that were in their cluster.
     checked: RefCell<HashSet<String>>,
@@ -43,6 +45,7 @@ impl Attempts {
             lines: Lines::default(),
             timer: Timer::default(),
             waiting: RefCell::default(),
+            interrupted: Cell::new(false),
             warned: Cell::new(false),
             checked: RefCell::default(),
             seen: RefCell::default(),

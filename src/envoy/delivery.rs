@@ -52,8 +52,8 @@ impl Held {
     pub const MAX_WAIT: Duration = Duration::from_millis(500);
     /// The most bytes of it that are dropped meanwhile.
     pub const MAX_DROPPED: usize = 1 << 20;
-    /// No limit of Envoy is lower.
-    const SMALL: usize = 4 << 10;
+    /// No limit of Envoy is lower, in bytes.
+    pub const SAFE_SIZE: usize = 4 << 10;
 
     /// The routed answer is not wanted any more. Only the first time counts: callouts after it may fail, too.
     pub fn fails(&mut self, now: Duration, is_silent: bool) {
@@ -70,7 +70,8 @@ impl Held {
     #[must_use]
     pub fn delivery(&self, now: Duration, size: usize, limit: usize, from: From) -> Delivery {
         let can_exchange = self.headers && !(self.ended && self.body.is_none());
-        if !can_exchange || size > limit {
+        let is_safe = size <= self.body.unwrap_or_default().max(Self::SAFE_SIZE);
+        if !can_exchange || (size > limit && !is_safe) {
             return Delivery::Reply;
         }
         if !self.ended {
@@ -81,7 +82,6 @@ impl Held {
                 false => Delivery::Reply,
             };
         }
-        let is_safe = size <= self.body.unwrap_or_default().max(Self::SMALL);
         match is_safe || from == From::Tick {
             true => Delivery::Exchange,
             false => Delivery::Wait(now),

@@ -52,6 +52,15 @@ struct Incoming {
     body: IncomingBody,
 }
 
+/// How the first attempt may be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Along Envoy's route, unless the plan wants another.
+    Route,
+    /// By a callout.
+    Callout,
+}
+
 /// What has come of the body.
 #[derive(Default)]
 struct IncomingBody {
@@ -168,8 +177,25 @@ impl RequestFilter {
             Err(error) => return self.refuse(&head, &Problem::Body(error)),
         };
         match self.head(&head).plan(&parsed, &body) {
-            Ok(Some(plan)) => self.act(plan, parsed, body, head),
+            Ok(Some(plan)) => self.act(plan, parsed, body, head, Way::Route),
             Ok(None) => Action::Continue,
+            Err(problem) => self.refuse(&head, &problem),
+        }
+    }
+
+    /// The filter holds the whole body, and trailers that no header has announced end it: there is no part of the body in
+    /// whose place it could be put back. So it goes by a callout, which carries no trailers.
+    fn on_lost_body(&mut self, mut head: Incoming) -> Action {
+        let body = std::mem::take(&mut head.body.parts);
+        let parsed = match RequestBody::read(&body) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.refuse(&head, &Problem::Body(error)),
+        };
+        match self.head(&head).plan(&parsed, &body) {
+            Ok(Some(plan)) if plan.step(0).is_some_and(|step| step.service.is_some()) => {
+                self.act(plan, parsed, body, head, Way::Callout)
+            }
+            Ok(_) => self.refuse(&head, &Problem::Body(BodyError::Trailers)),
             Err(problem) => self.refuse(&head, &problem),
         }
     }
@@ -189,6 +215,7 @@ impl RequestFilter {
         parsed: RequestBody,
         body: Vec<u8>,
         head: Incoming,
+        way: Way,
     ) -> Action {
         self.write_log_entry(&Entry {
             api: &plan.api().name,
@@ -201,7 +228,10 @@ impl RequestFilter {
         if by_attempt_filter && exchange.may_call() {
             exchange = exchange.by_router();
         }
-        let effect = exchange.start(now, self.worker.by_router);
+        let effect = match way {
+            Way::Route => exchange.start(now, self.worker.by_router),
+            Way::Callout => exchange.start_by_call(now),
+        };
         let mut fitted_by = FittedBy::default();
         if let (Effect::Pass, Some(first)) = (effect, exchange.current()) {
             let handoff = self.handoff(exchange.plan(), &head, exchange.is_by_router());
@@ -352,10 +382,7 @@ impl HttpContext for RequestFilter {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            // What the filter holds cannot be put back: no part of the body is under way.
-            Phase::Reading(head) if !head.body.parts.is_empty() => {
-                self.refuse(&head, &Problem::Body(BodyError::Trailers))
-            }
+            Phase::Reading(head) if !head.body.parts.is_empty() => self.on_lost_body(head),
             Phase::Reading(head) => self.on_complete(head),
             other => {
                 self.phase = other;

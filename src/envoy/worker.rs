@@ -9,6 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use super::answer;
 use super::cooldown::Cooling;
 use super::deadlines::Timer;
+use super::delivery::Held;
 use super::host::{self, Token};
 use super::lines::{self, Lines};
 use super::metrics::{Load, Metrics};
@@ -73,7 +74,10 @@ impl Worker {
             load: Load::default(),
             lines: Lines::default(),
             checked_routes: RefCell::default(),
-            exchange_limit: Cell::new(config.buffer_limit_bytes),
+            exchange_limit: Cell::new(match config.has_buffer_limit {
+                true => config.buffer_limit_bytes,
+                false => Held::SAFE_SIZE,
+            }),
             interrupted: Cell::new(false),
             ended_within: RefCell::default(),
             timer: Timer::default(),
@@ -126,9 +130,9 @@ impl Worker {
     }
 
     /// Envoy has answered `500` to a body of this size in the place of a held one: its limit is lower than the
-    /// configuration says. From now on such an answer goes straight to the client.
+    /// configuration says. From now on such answers go straight to the client.
     pub fn on_exchange_refused(&self, now: Duration, size: usize) {
-        self.exchange_limit.set(size.saturating_sub(1));
+        self.exchange_limit.set(Held::SAFE_SIZE);
         self.lines.answer_over_buffer_limit(now, size, &self.config);
     }
 

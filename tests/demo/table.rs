@@ -126,11 +126,13 @@ The services are mocks that fail on purpose; Envoy, the filter and the requests 
         self.part("Part 2: a stream that comes by fallback, with dispatch: router and with dispatch: callout");
         println!(
             "
-With dispatch: router every chunk is passed on as it comes. A callout brings its answer whole, so the client
-waits for the end of it. The fallback, qwen, sends {CHUNKS} chunks, {GAP_MS} ms apart. At the client: first,
-last ms from when qwen sent its first chunk until the client had the first, and the last median, max ms
-between two chunks when from when qwen sent its first chunk, {PICTURE_STEP_MS} ms a character; # where chunks
-came"
+With dispatch: router every chunk is passed on as it comes. A callout brings its answer whole, so the client waits
+for the end of it. The fallback, qwen, sends {CHUNKS} chunks, {GAP_MS} ms apart. At the client:
+
+  first, last          ms from when qwen sent its first chunk until the client had the first, and the last
+  median, max          ms between two chunks
+  when                 from when qwen sent its first chunk, {PICTURE_STEP_MS} ms a character; # where chunks came
+"
         );
         self.titles(&COMPARISON);
     }

@@ -16,6 +16,8 @@ callout_only![
 both_modes![
     a_body_that_grows_over_the_buffer_limit_harms_nobody,
     a_fallback_answer_over_the_buffer_limit_harms_nobody,
+    a_body_that_envoy_does_not_hold_is_told_with_the_numbers,
+    chunked_bodies_of_three_megabytes_pass,
 ];
 
 router_only![
@@ -147,6 +149,78 @@ async fn a_fallback_answer_over_the_buffer_limit_harms_nobody(world: &World) {
         }
     }
     assert_unharmed(&world).await;
+}
+
+/// Over HTTP/2 Envoy holds a body that comes in parts, up to the window of the stream. Whoever reads the line can see which
+/// limit is the one too many.
+async fn a_body_that_envoy_does_not_hold_is_told_with_the_numbers(world: &World) {
+    let more = json!({"buffer_limit_bytes": 200_000, "max_body_bytes": 150_000});
+    let apis = json!([with_name(to_beta())]);
+    let window = json!({"http2_protocol_options": {"initial_stream_window_size": 65_535}});
+    let world = World::with(world.mode, apis, more, |gateway| {
+        gateway.buffer_limit(2 * SMALL).manager(window)
+    });
+    let body = format!(r#"{{"model": "m", "a": "{}"}}"#, "x".repeat(120_000));
+    let parts: Vec<&str> = vec![&body[..20_000], &body[20_000..40_000], &body[40_000..]];
+    let answer = world.ask("").http2().chunks(&parts).send().await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.attempts().as_str()),
+        (413, "")
+    );
+    let line = "max_body_bytes=150000 buffer_limit_bytes=200000: ";
+    eventually("it is told", || world.envoy.log_contains(line)).await;
+    assert!(world.envoy.log_contains("event=buffer_limit held_bytes="));
+    // Over HTTP/1.1 the filter holds it, and what is larger than it reads is not held at all.
+    let answer = world
+        .ask("")
+        .chunks(&parts)
+        .fault("alpha", "503")
+        .send()
+        .await;
+    answer.assert_from("beta", "alpha;503, beta;200");
+    let larger = format!(r#"{{"model": "m", "a": "{}"}}"#, "x".repeat(300_000));
+    for ask in [
+        world.ask("").body(larger.clone()),
+        world
+            .ask("")
+            .chunks(&[&larger[..90_000], &larger[90_000..]]),
+    ] {
+        let answer = ask.send().await;
+        assert_eq!(answer.attempts(), "alpha;200;too_large");
+        assert_eq!(
+            world.one_request(&world.alpha, &answer).body.len(),
+            larger.len()
+        );
+    }
+    assert_unharmed(&world).await;
+}
+
+/// With Envoy's own limits, and a client that sends as fast as it can.
+async fn chunked_bodies_of_three_megabytes_pass(world: &World) {
+    let world = World::with(
+        world.mode,
+        json!([with_name(to_beta())]),
+        json!({"max_body_bytes": 786_432}),
+        |gateway| gateway.buffer_limit(1 << 20),
+    );
+    let body = format!(r#"{{"model": "m", "a": "{}"}}"#, "x".repeat(3_000_000));
+    for size in [1_000, 8_192, 65_536, 400_000] {
+        let parts: Vec<&str> = (0..body.len())
+            .step_by(size)
+            .map(|at| &body[at..body.len().min(at + size)])
+            .collect();
+        for _ in 0..5 {
+            let answer = world.ask("").chunks(&parts).send().await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.attempts().as_str()),
+                (200, "alpha;200;too_large")
+            );
+            assert_eq!(
+                world.one_request(&world.alpha, &answer).body.len(),
+                body.len()
+            );
+        }
+    }
 }
 
 /// `per_connection_buffer_limit_bytes` of a gateway with little memory.

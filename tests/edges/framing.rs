@@ -14,6 +14,7 @@ in_each_mode!(
     no_body_and_no_content_type_pass_unread,
     a_client_that_expects_100_continue_gets_it,
     request_trailers_are_no_obstacle,
+    trailers_that_no_header_announces_are_no_obstacle,
 );
 
 async fn a_body_shorter_than_its_length_reaches_nobody(mode: Mode) {
@@ -161,7 +162,9 @@ async fn request_trailers_are_no_obstacle(mode: Mode) {
     let id = new_id("trailers");
     let body = chat(&id);
     let (first, second) = (&body.as_bytes()[..20], &body.as_bytes()[20..]);
-    let request = Request::chat(&id).header("x-mock-primary", "503");
+    let request = Request::chat(&id)
+        .header("x-mock-primary", "503")
+        .header("trailer", "x-end");
     let request = request.chunked(&[first, second], "x-end: all said\r\n");
     let answer = stack.ask(request).await;
     assert_eq!(answer.attempts(), "primary;503, backup;200");
@@ -175,5 +178,21 @@ async fn request_trailers_are_no_obstacle(mode: Mode) {
     assert_eq!(primary[0].trailers, trailers);
     // Envoy 1.40 sends no trailers with a callout.
     assert!(backup[0].trailers.is_empty() || backup[0].trailers == trailers);
+    stack.assert_unharmed().await;
+}
+
+/// They cannot be passed on, but the body can.
+async fn trailers_that_no_header_announces_are_no_obstacle(mode: Mode) {
+    let stack = Stack::shared(mode);
+    for (fault, attempts) in [("200", "primary;200"), ("503", "primary;503, backup;200")] {
+        let id = new_id("unannounced");
+        let body = chat(&id);
+        let (first, second) = (&body.as_bytes()[..20], &body.as_bytes()[20..]);
+        let request = Request::chat(&id).header("x-mock-primary", fault);
+        let request = request.chunked(&[first, second], "x-end: all said\r\n");
+        let answer = stack.ask(request).await;
+        assert_eq!(answer.attempts(), attempts);
+        assert_eq!(stack.primary.requests_with(&id)[0].body, body.as_bytes());
+    }
     stack.assert_unharmed().await;
 }

@@ -76,6 +76,9 @@ pub struct Config {
     /// What Envoy buffers of a request or an answer at most, in bytes, from 1 to 1 GiB. `max_body_bytes` and
     /// `max_held_bytes` are within it.
     pub buffer_limit_bytes: usize,
+    /// The configuration says so. Where it does not, the limit may be a lower one: that of a gateway's listeners is often 32
+    /// KiB.
+    pub has_buffer_limit: bool,
     /// The largest request body that is read, in bytes, from 1 to 256 MiB.
     pub max_body_bytes: usize,
     /// The services, sorted by name. At least one.
@@ -194,6 +197,7 @@ fn read(item: &Item<'_>, env: Env<'_>, problems: &mut Problems) -> Option<Config
     Some(Config {
         dispatch,
         buffer_limit_bytes: buffer_limit as usize,
+        has_buffer_limit: fields.has("buffer_limit_bytes"),
         max_body_bytes: max_body_bytes as usize,
         services: services.into_sorted(),
         model_apis,
