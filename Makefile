@@ -20,7 +20,7 @@ TARGET := wasm32-wasip1
 WASM := build/ai_fallback.wasm
 WASM_MAX_BYTES := 640000
 # What depends on the version of Envoy.
-E2E := --test e2e --test edges --test demo_selftest --test support_selftest
+E2E := --test e2e --test placement --test edges --test demo_selftest --test support_selftest
 VENV := .venv/installed
 PEERS := .bench/installed
 # In CI the lock file is what was tested, or the run fails.
