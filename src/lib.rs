@@ -10,7 +10,8 @@
 //!   which services to skip (`cooldown`), what one filter tells another (`handoff`), and what to tell a client that
 //!   gets no answer (`reply`). It has no host, no clock and no log.
 //! - [`envoy`] is the adapter, and the only place that names `proxy_wasm`. It turns Envoy's callbacks
-//!   into events, and carries out the effects that the core decides on.
+//!   into events, and carries out the effects that the core decides on. Its calls of the host go by `host`, the only place
+//!   with `unsafe`: a refused call is a status there, and not a panic as in the SDK.
 //!
 //! A request in `dispatch: callout`: the request filter reads the body, and `Exchange::start` begins.
 //! The request goes to its primary along Envoy's route. Its answer is held until `Exchange::step`
@@ -22,7 +23,6 @@
 //!
 //! One panic ends the VM of its worker, and every request on it. So nothing here may panic: the lints
 //! below and `clippy.toml` see to it.
-#![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(
@@ -40,6 +40,8 @@
 pub mod core;
 #[cfg(feature = "envoy")]
 pub mod envoy;
+#[cfg(feature = "envoy")]
+mod host;
 
 #[cfg(all(feature = "envoy", target_arch = "wasm32"))]
 mod start {

@@ -149,8 +149,8 @@ fn one_mistake_is_one_line() {
         ),
         (with(r#""credential_names": {"query": []}"#), "credential_names.query: empty list (got []; expected a list of query parameters, at least one)"),
         (with(r#""credential_names": {"query": {"sig": true}}"#), "credential_names.query: wrong type (got an object; expected a list of query parameters, at least one)"),
-        (with(r#""credential_names": {"query": [7]}"#), "credential_names.query[0]: wrong type (got a number; expected the name of a query parameter)"),
-        (with(r#""credential_names": {"query": ["sig", ""]}"#), r#"credential_names.query[1]: empty text (got ""; expected the name of a query parameter)"#),
+        (with(r#""credential_names": {"query": [7]}"#), "credential_names.query[0]: wrong type (got a number; expected the name of a query parameter, without `=`, `&`, `;`, `?`, `#` and `%`)"),
+        (with(r#""credential_names": {"query": ["sig", ""]}"#), r#"credential_names.query[1]: empty text (got ""; expected the name of a query parameter, without `=`, `&`, `;`, `?`, `#` and `%`)"#),
         // Services.
         (format!("{{{MODEL_APIS}}}"), "services: required field is missing (got nothing; expected an object of services by name, at least one)"),
         (format!(r#"{{"services": {{}}, {MODEL_APIS}}}"#), "services: empty object (got {}; expected an object of services by name, at least one)"),

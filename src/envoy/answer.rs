@@ -1,12 +1,11 @@
 //! Answers: who made one, as Envoy lets us know it, and one to give. Seen with Envoy 1.36, 1.39 and 1.40.
 
-use proxy_wasm::types::MapType;
-
 use super::host;
 use crate::core::fit::Header;
 use crate::core::outcome::{Origin, Outcome};
 use crate::core::reply::Reply;
 use crate::core::trail::Trail;
+use crate::host::MapOf;
 
 /// Who answered.
 pub const SERVICE_HEADER: &str = "x-ai-fallback-service";
@@ -169,7 +168,7 @@ pub fn status(value: Option<&[u8]>) -> u16 {
 
 /// Tells the client what was tried, and who gave the routed answer. Only while its headers are held.
 pub fn tell(trail: &Trail, service: Option<&str>) {
-    let map = MapType::HttpResponseHeaders;
+    let map = MapOf::ResponseHeaders;
     host::set_header(map, ATTEMPTS_HEADER, trail.as_str().as_bytes());
     match service {
         Some(service) => host::set_header(map, SERVICE_HEADER, service.as_bytes()),

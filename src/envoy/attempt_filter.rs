@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, BufferType, MapType};
+use proxy_wasm::types::Action;
 
 use super::answer::{self, ATTEMPTS_HEADER, SERVICE_HEADER};
 use super::attempts::Attempts;
@@ -27,6 +27,7 @@ use crate::core::request::RequestBody;
 use crate::core::result::{EndedAttempt, RequestResult};
 use crate::core::retry_after;
 use crate::core::watch::{Limits, Watch};
+use crate::host::{BodyOf, MapOf};
 
 /// The filter of one attempt.
 pub struct AttemptFilter {
@@ -325,7 +326,7 @@ impl Attempt {
             return Action::Continue;
         }
         let now = host::now();
-        let map = MapType::HttpResponseHeaders;
+        let map = MapOf::ResponseHeaders;
         let status = answer::status(host::header(map, ":status").as_deref());
         if status >= 400 && self.heeds_retry_after() {
             self.retry_after = retry_after::read(|name| host::header(map, name), host::wall_now());
@@ -387,7 +388,7 @@ impl Attempt {
             self.is_decided = true;
             return Action::Continue;
         }
-        let map = MapType::HttpResponseHeaders;
+        let map = MapOf::ResponseHeaders;
         let delay = self.progress.took() + self.progress.wait();
         if self.end(now, verdict) {
             self.ask_for_retry(verdict.outcome);
@@ -435,13 +436,13 @@ impl Attempt {
             return;
         }
         self.end(now, &outcome.into());
-        host::set_header(MapType::HttpResponseHeaders, ":status", b"504");
+        host::set_header(MapOf::ResponseHeaders, ":status", b"504");
         self.ask_for_retry(outcome);
         host::resume_response();
     }
 
     fn ask_for_retry(&self, outcome: Outcome) {
-        let map = MapType::HttpResponseHeaders;
+        let map = MapOf::ResponseHeaders;
         host::set_header(map, RETRY_HEADER, outcome.to_string().as_bytes());
         // Where the service is a gateway like this one, its answer would look settled.
         host::remove_header(map, ATTEMPTS_HEADER);
@@ -548,7 +549,7 @@ impl Attempt {
     /// it, so what it holds then is kept, and later attempts are made from it.
     fn fit_headers(&self, is_first: bool) -> Option<Option<usize>> {
         let step = self.step()?;
-        let map = MapType::HttpRequestHeaders;
+        let map = MapOf::RequestHeaders;
         let held = host::headers(map);
         let config = &self.attempts.config;
         let forwarding = Forwarding {
@@ -581,7 +582,7 @@ impl Attempt {
 
     /// Makes the body fit: the one that the router sends, which a filter behind the request filter may have changed.
     fn fit_body(&self, size: usize) {
-        let body = host::buffer(BufferType::HttpRequestBody, 0, size);
+        let body = host::buffer(BodyOf::Request, 0, size);
         let Ok(parsed) = RequestBody::read(&body) else {
             return;
         };
@@ -589,12 +590,12 @@ impl Attempt {
         let Some(edit) = edit else {
             return;
         };
-        let map = MapType::HttpRequestHeaders;
+        let map = MapOf::RequestHeaders;
         if self.request.length.is_some() {
             let length = edit.len_after(body.len()).to_string();
             host::set_header(map, "content-length", length.as_bytes());
         }
         let (length, start) = edit.prefix(&body);
-        host::replace_start(BufferType::HttpRequestBody, length, &start);
+        host::replace_start(BodyOf::Request, length, &start);
     }
 }

@@ -1,15 +1,13 @@
-//! Everything that the filter asks of Envoy. The only file with host calls.
+//! Everything that the filter asks of Envoy: each call with the phase that it may be made in, and what a refusal means.
 //!
-//! The SDK panics on a status that it does not expect, and a panic takes down every request of a
-//! worker. So each function says when it may be called, and only byte-safe calls are used: a header
-//! value may hold any byte.
+//! A call that Envoy refuses, such as one in the wrong phase, is logged and changes nothing.
 
 use std::time::Duration;
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use crate::core::fit::Header;
+use crate::host::{self, BodyOf, MapOf, MetricKind, SharedData, Status};
 
 /// A token that Envoy gives a callout.
 pub type Token = u32;
@@ -35,53 +33,40 @@ pub fn now() -> Duration {
 /// Time since the Unix epoch. All workers share this clock, and it may jump.
 #[must_use]
 pub fn wall_now() -> Duration {
-    hostcalls::get_current_time()
-        .ok()
-        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-        .unwrap_or_default()
+    host::wall_time().unwrap_or_default()
 }
 
 /// One header. Several of the same name are joined by a comma. Only in the phase of that map.
 #[must_use]
-pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
-    hostcalls::get_map_value_bytes(map, name).ok().flatten()
+pub fn header(map: MapOf, name: &str) -> Option<Vec<u8>> {
+    host::header(map, name).ok()
 }
 
 /// All headers. Empty outside the phase of that map.
 #[must_use]
-pub fn headers(map: MapType) -> Vec<Header> {
-    hostcalls::get_map_bytes(map).unwrap_or_default()
+pub fn headers(map: MapOf) -> Vec<Header> {
+    host::headers(map).unwrap_or_default()
 }
 
 /// Sets one header. Only in the phase of that map, until the headers are released.
-pub fn set_header(map: MapType, name: &str, value: &[u8]) {
-    note(
-        "set_header",
-        hostcalls::set_map_value_bytes(map, name, Some(value)),
-    );
+pub fn set_header(map: MapOf, name: &str, value: &[u8]) {
+    note("set_header", host::set_header(map, name, value));
 }
 
 /// Removes one header; one that is absent is fine. Only until the headers are released.
-pub fn remove_header(map: MapType, name: &str) {
-    note("remove_header", hostcalls::remove_map_value(map, name));
+pub fn remove_header(map: MapOf, name: &str) {
+    note("remove_header", host::remove_header(map, name));
 }
 
 /// Replaces all headers. Only until the headers are released.
-pub fn replace_headers(map: MapType, headers: &[Header]) {
-    let headers = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
-    note("replace_headers", hostcalls::set_map_bytes(map, headers));
+pub fn replace_headers(map: MapOf, headers: &[Header]) {
+    note("replace_headers", host::replace_headers(map, headers));
 }
 
 /// At most `max` bytes of a buffer, from `start` on. Only in the phase of that buffer.
 #[must_use]
-pub fn buffer(buffer: BufferType, start: usize, max: usize) -> Vec<u8> {
-    hostcalls::get_buffer(buffer, start, max)
-        .ok()
-        .flatten()
-        .unwrap_or_default()
+pub fn buffer(body: BodyOf, start: usize, max: usize) -> Vec<u8> {
+    host::buffer(body, start, max).unwrap_or_default()
 }
 
 /// Part of the held response body: where it starts, and its length. Only in the phase of the
@@ -90,56 +75,45 @@ pub fn buffer(buffer: BufferType, start: usize, max: usize) -> Vec<u8> {
 pub fn response_body((start, length): (usize, usize)) -> Vec<u8> {
     match length {
         0 => Vec::new(),
-        length => buffer(BufferType::HttpResponseBody, start, length),
+        length => buffer(BodyOf::Response, start, length),
     }
 }
 
 /// Replaces the first `len` bytes of a buffer: Envoy 1.40 can change a buffer at its start and at
 /// its end only. Only in the phase of that buffer.
-pub fn replace_start(buffer: BufferType, len: usize, bytes: &[u8]) {
-    note(
-        "replace_start",
-        hostcalls::set_buffer(buffer, 0, len, bytes),
-    );
+pub fn replace_start(body: BodyOf, len: usize, bytes: &[u8]) {
+    note("replace_start", host::replace_buffer(body, 0, len, bytes));
 }
 
 /// A property, such as `response.code_details`. `None` where it is not set.
 #[must_use]
 pub fn property(path: &[&str]) -> Option<Vec<u8>> {
-    hostcalls::get_property(path.to_vec()).ok().flatten()
+    host::property(path).ok().filter(|value| !value.is_empty())
 }
 
 /// Writes filter state. Only while the stream lives.
 pub fn set_property(path: &[&str], value: &[u8]) {
-    note(
-        "set_property",
-        hostcalls::set_property(path.to_vec(), Some(value)),
-    );
+    note("set_property", host::set_property(path, value));
 }
 
 /// Calls a function that Envoy offers by name.
 pub fn call_foreign(name: &str) {
-    note("call_foreign", hostcalls::call_foreign_function(name, None));
+    note("call_foreign", host::call_foreign(name));
 }
 
 /// Releases the held request. Envoy does so after the callback.
 pub fn resume_request() {
-    note("resume_request", hostcalls::resume_http_request());
+    note("resume_request", host::resume(BodyOf::Request));
 }
 
 /// Releases the held response. Envoy does so after the callback.
 pub fn resume_response() {
-    note("resume_response", hostcalls::resume_http_response());
+    note("resume_response", host::resume(BodyOf::Response));
 }
 
 /// Answers the client. Envoy does so after the callback, and cancels the request to the service.
-///
-/// The SDK takes text only, so a header value that is not UTF-8 is left out.
 pub fn reply(status: u16, headers: &[Header], body: &[u8]) {
-    note(
-        "reply",
-        hostcalls::send_http_response(u32::from(status), as_text(headers), Some(body)),
-    );
+    note("reply", host::reply(status.into(), headers, body));
 }
 
 /// Makes Envoy drop the part of the request body that the callback under way has brought, where that then returns `Pause`.
@@ -157,6 +131,9 @@ pub fn drop_part(root: u32, stream: u32) {
 
 /// Sends a request to a cluster. `None` where Envoy refuses: no such cluster, no host in it. A
 /// timeout of zero is none. Envoy 1.40 sends no trailers with a callout.
+///
+/// By the SDK, which knows then whom its answer is for. It takes text only, so a header value that is not UTF-8 is left out; it
+/// panics on no status that Envoy has for this call.
 #[must_use]
 pub fn call(cluster: &str, headers: &[Header], body: &[u8], timeout: Duration) -> Option<Token> {
     hostcalls::dispatch_http_call(cluster, as_text(headers), Some(body), Vec::new(), timeout).ok()
@@ -165,41 +142,41 @@ pub fn call(cluster: &str, headers: &[Header], body: &[u8], timeout: Duration) -
 /// Makes the following calls speak of another stream. False where that stream is gone.
 #[must_use]
 pub fn enter(stream: u32) -> bool {
-    hostcalls::set_effective_context(stream).is_ok()
+    host::enter(stream).is_ok()
 }
 
 /// Sets the time between two ticks; zero turns them off. Only for the root.
 pub fn set_tick(period: Duration) {
-    note("set_tick", hostcalls::set_tick_period(period));
+    note("set_tick", host::set_tick(period));
 }
 
 /// The plugin configuration, as it came. Only while the root is configured.
 #[must_use]
 pub fn plugin_configuration() -> Vec<u8> {
-    buffer(BufferType::PluginConfiguration, 0, usize::MAX)
+    buffer(BodyOf::PluginConfiguration, 0, usize::MAX)
 }
 
 /// Defines a metric, or finds the one with this name. `None` where Envoy has no room for it.
 #[must_use]
-pub fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
-    hostcalls::define_metric(kind, name).ok()
+pub fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
+    host::define_metric(kind, name).ok()
 }
 
 /// Sets a gauge, or adds a value to a histogram. All workers share it.
 pub fn set_metric(id: u32, value: u64) {
-    note("set_metric", hostcalls::record_metric(id, value));
+    note("set_metric", host::set_metric(id, value));
 }
 
 /// The value of a counter or gauge, which all VMs of the process share.
 #[must_use]
 pub fn metric(id: u32) -> u64 {
-    hostcalls::get_metric(id).unwrap_or_default()
+    host::metric(id).unwrap_or_default()
 }
 
 /// Adds to a metric. Envoy 1.40 refuses to add nothing.
 pub fn add_to_metric(id: u32, delta: i64) {
     if delta != 0 {
-        note("add_to_metric", hostcalls::increment_metric(id, delta));
+        note("add_to_metric", host::add_to_metric(id, delta));
     }
 }
 
@@ -218,14 +195,21 @@ const ABSENT: Version = Version(u32::MAX);
 /// on its main thread.
 #[must_use]
 pub fn shared_data(key: &str) -> (Vec<u8>, Version) {
-    let (bytes, version) = hostcalls::get_shared_data(key).unwrap_or_default();
-    (bytes.unwrap_or_default(), version.map_or(ABSENT, Version))
+    let SharedData { bytes, version } = host::shared_data(key).unwrap_or_default();
+    (
+        bytes,
+        if version == 0 {
+            ABSENT
+        } else {
+            Version(version)
+        },
+    )
 }
 
 /// Writes shared data. False where another worker has written since `version` was read.
 #[must_use]
 pub fn set_shared_data(key: &str, bytes: &[u8], Version(version): Version) -> bool {
-    hostcalls::set_shared_data(key, Some(bytes), Some(version)).is_ok()
+    host::set_shared_data(key, bytes, version).is_ok()
 }
 
 fn as_text(headers: &[Header]) -> Vec<(&str, &str)> {
@@ -235,7 +219,7 @@ fn as_text(headers: &[Header]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn note<T, E: std::fmt::Debug>(call: &str, result: Result<T, E>) {
+fn note<T>(call: &str, result: Result<T, Status>) {
     if let Err(status) = result {
         log::warn!("event=host_call_failed call={call} status={status:?}");
     }

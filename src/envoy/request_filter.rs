@@ -4,7 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, BufferType, MapType};
+use proxy_wasm::types::Action;
 
 use super::access_log::Entry;
 use super::answer::Answer;
@@ -22,6 +22,7 @@ use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::{BodyError, Edit, RequestBody};
 use crate::core::result::{Refusal, RequestResult, Skip};
+use crate::host::{BodyOf, MapOf};
 
 /// One HTTP stream, matched or not.
 pub struct RequestFilter {
@@ -95,7 +96,7 @@ impl RequestFilter {
     }
 
     fn on_head(&mut self, path: Vec<u8>, candidates: Candidates, end: bool) -> Action {
-        let headers = host::headers(MapType::HttpRequestHeaders);
+        let headers = host::headers(MapOf::RequestHeaders);
         let mut head = Incoming {
             path,
             candidates,
@@ -312,7 +313,7 @@ impl RequestFilter {
             return Action::Continue;
         }
         for path in normal_paths(path) {
-            let header = |name: &str| host::header(MapType::HttpRequestHeaders, name);
+            let header = |name: &str| host::header(MapOf::RequestHeaders, name);
             let candidates = config.candidates(&path, header);
             if let Some(api) = candidates.unread() {
                 let refused = RequestResult::Refused(Refusal::Denied);
@@ -344,7 +345,7 @@ impl RequestFilter {
 impl HttpContext for RequestFilter {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         // Most requests are none of ours: one host call tells.
-        let map = MapType::HttpRequestHeaders;
+        let map = MapOf::RequestHeaders;
         let path = host::header(map, ":path").unwrap_or_default();
         let candidates = self
             .worker
@@ -537,7 +538,7 @@ impl IncomingBody {
     /// Takes the part under way to those before it.
     fn keep_part(&mut self) {
         if self.size > 0 {
-            let part = host::buffer(BufferType::HttpRequestBody, 0, self.size);
+            let part = host::buffer(BodyOf::Request, 0, self.size);
             self.parts.extend_from_slice(&part);
             self.size = 0;
         }
@@ -548,20 +549,20 @@ impl IncomingBody {
         if self.parts.is_empty() {
             return match self.size {
                 0 => Vec::new(),
-                size => host::buffer(BufferType::HttpRequestBody, 0, size),
+                size => host::buffer(BodyOf::Request, 0, size),
             };
         }
         let size = self.size;
         self.keep_part();
         let body = std::mem::take(&mut self.parts);
-        host::replace_start(BufferType::HttpRequestBody, size, &body);
+        host::replace_start(BodyOf::Request, size, &body);
         body
     }
 
     /// Puts the parts before the one under way.
     fn put_back(&self) {
         if !self.parts.is_empty() {
-            host::replace_start(BufferType::HttpRequestBody, 0, &self.parts);
+            host::replace_start(BodyOf::Request, 0, &self.parts);
         }
     }
 }
@@ -584,7 +585,7 @@ fn is_json(content_type: &[u8]) -> bool {
 
 /// Makes the held request headers fit a service.
 fn fit_headers(step: &Step, head: &Incoming) {
-    let map = MapType::HttpRequestHeaders;
+    let map = MapOf::RequestHeaders;
     for (name, value) in step.header_changes(&head.headers, head.forwarding) {
         match value {
             Some(value) => host::set_header(map, &name, &value),
@@ -595,7 +596,7 @@ fn fit_headers(step: &Step, head: &Incoming) {
 
 fn remove_own_headers(headers: &[Header]) {
     for (name, _) in headers.iter().filter(|(name, _)| fit::is_own(name)) {
-        host::remove_header(MapType::HttpRequestHeaders, name);
+        host::remove_header(MapOf::RequestHeaders, name);
     }
 }
 
@@ -611,13 +612,9 @@ fn choose_cluster(step: &Step) {
 /// Makes the held body fit a service: only the bytes of the model name change, and `models` goes.
 fn fit_body(edit: &Edit, body: &[u8], head: &Incoming) {
     let (length, start) = edit.prefix(body);
-    host::replace_start(BufferType::HttpRequestBody, length, &start);
+    host::replace_start(BodyOf::Request, length, &start);
     if head.header("content-length").is_some() {
         let length = edit.len_after(body.len()).to_string();
-        host::set_header(
-            MapType::HttpRequestHeaders,
-            "content-length",
-            length.as_bytes(),
-        );
+        host::set_header(MapOf::RequestHeaders, "content-length", length.as_bytes());
     }
 }

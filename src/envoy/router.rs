@@ -4,14 +4,13 @@
 //! `set_property(["NAME"])` writes the filter state `wasm.NAME`, which all filters of a request share,
 //! also across VMs. No header carries anything down, so no service can see it or be fooled.
 
-use proxy_wasm::types::MapType;
-
 use super::host;
 use crate::core::config::Config;
 use crate::core::fit::{Header, ROUTER_CONTROLS};
 use crate::core::handoff::{Handoff, PackedHeaders};
 use crate::core::plan::Plan;
 use crate::core::progress::Progress;
+use crate::host::MapOf;
 
 /// The cluster of the next attempt: the route's matcher reads `wasm.ai_fallback.cluster`.
 const CLUSTER: &[&str] = &["ai_fallback.cluster"];
@@ -59,7 +58,7 @@ pub fn hand_over(handoff: &Handoff) {
 /// here the router takes out of the request before its first attempt.
 pub fn allow_attempts(plan: &Plan, headers: &[Header]) {
     let retries = plan.max_attempts().saturating_sub(1);
-    let map = MapType::HttpRequestHeaders;
+    let map = MapOf::RequestHeaders;
     for (name, _) in headers {
         if ROUTER_CONTROLS.contains(&name.as_str()) {
             host::remove_header(map, name);
@@ -88,7 +87,7 @@ pub fn set_seen(seen: Seen) {
 /// Whether the answer says that an attempt filter has stopped its attempt. Only in the phase of the response headers.
 #[must_use]
 pub fn is_not_made() -> bool {
-    host::header(MapType::HttpResponseHeaders, RETRY_HEADER).as_deref() == Some(NOT_MADE)
+    host::header(MapOf::ResponseHeaders, RETRY_HEADER).as_deref() == Some(NOT_MADE)
 }
 
 /// What an attempt filter has done with the last attempt, where one has said it. A header could be of the service, which

@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use proxy_wasm::types::MetricType;
 
 use super::host;
+use crate::host::MetricKind;
 
 /// A label and its value: one of a fixed set of words, or a name from the configuration, and never anything that a
 /// client sent. Envoy never drops a metric, so there must be a limit to them. A label with an empty value is left out.
@@ -27,14 +27,14 @@ pub struct Stats {
 impl Stats {
     /// Adds to a counter.
     pub fn add(&self, name: &str, labels: &[Label<'_>], count: u64) {
-        if let Some(id) = self.id(MetricType::Counter, name, labels) {
+        if let Some(id) = self.id(MetricKind::Counter, name, labels) {
             host::add_to_metric(id, i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
     /// Sets a gauge that all workers have the same value for.
     pub fn set(&self, name: &str, labels: &[Label<'_>], value: u64) {
-        if let Some(id) = self.id(MetricType::Gauge, name, labels) {
+        if let Some(id) = self.id(MetricKind::Gauge, name, labels) {
             host::set_metric(id, value);
         }
     }
@@ -42,13 +42,13 @@ impl Stats {
     /// The value of a counter.
     #[must_use]
     pub fn count(&self, name: &str, labels: &[Label<'_>]) -> u64 {
-        let id = self.id(MetricType::Counter, name, labels);
+        let id = self.id(MetricKind::Counter, name, labels);
         id.map_or(0, host::metric)
     }
 
     /// Adds a time to a histogram, in milliseconds.
     pub fn record(&self, name: &str, labels: &[Label<'_>], time: Duration) {
-        if let Some(id) = self.id(MetricType::Histogram, name, labels) {
+        if let Some(id) = self.id(MetricKind::Histogram, name, labels) {
             host::set_metric(id, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }
     }
@@ -56,10 +56,10 @@ impl Stats {
     /// The gauge of this name.
     #[must_use]
     pub fn gauge(&self, name: &str) -> Option<u32> {
-        self.id(MetricType::Gauge, name, &[])
+        self.id(MetricKind::Gauge, name, &[])
     }
 
-    fn id(&self, kind: MetricType, name: &str, labels: &[Label<'_>]) -> Option<u32> {
+    fn id(&self, kind: MetricKind, name: &str, labels: &[Label<'_>]) -> Option<u32> {
         let mut whole = self.name.borrow_mut();
         whole.clear();
         whole.push_str("ai_fallback.");

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proxy_wasm::types::{Action, BufferType, MapType};
+use proxy_wasm::types::Action;
 
 use super::access_log::Entry;
 use super::answer::{self, ATTEMPTS_HEADER, Answer, SERVICE_HEADER};
@@ -21,6 +21,7 @@ use crate::core::reply::{Problem, Reply, Shape};
 use crate::core::request::RequestBody;
 use crate::core::result::RequestResult;
 use crate::core::retry_after;
+use crate::host::{BodyOf, MapOf};
 
 /// The request as the client sent it, kept while a fallback may need it.
 #[derive(Debug)]
@@ -140,10 +141,10 @@ impl Stream {
 
     fn on_routed_answer(&mut self, end: bool) -> Action {
         if self.fitted_by == FittedBy::AttemptFilter && router::is_not_made() {
-            host::remove_header(MapType::HttpResponseHeaders, RETRY_HEADER);
+            host::remove_header(MapOf::ResponseHeaders, RETRY_HEADER);
             return self.on_event(&Event::Abandoned);
         }
-        let status = host::header(MapType::HttpResponseHeaders, ":status");
+        let status = host::header(MapOf::ResponseHeaders, ":status");
         let status = answer::status(status.as_deref());
         let origin = answer::routed_origin(status);
         self.held.is_envoys = origin != Origin::Service;
@@ -164,13 +165,13 @@ impl Stream {
         self.on_event(&Event::Headers {
             origin,
             status,
-            retry_after: self.retry_after(status, MapType::HttpResponseHeaders),
+            retry_after: self.retry_after(status, MapOf::ResponseHeaders),
             end,
         })
     }
 
     /// How long the service asks to be left alone, where that makes a difference.
-    fn retry_after(&self, status: u16, map: MapType) -> Option<Duration> {
+    fn retry_after(&self, status: u16, map: MapOf) -> Option<Duration> {
         let repeats = self.exchange.current().is_some_and(|step| step.retries > 0);
         let counts = repeats || self.worker.cooling.is_some();
         if status < 400 || !counts {
@@ -181,7 +182,7 @@ impl Stream {
 
     /// The answer of Envoy's router, after all the attempts that it made.
     fn on_router_answer(&mut self, end: bool) -> Action {
-        let map = MapType::HttpResponseHeaders;
+        let map = MapOf::ResponseHeaders;
         if router::seen() == Some(Seen::Settled) {
             self.original = None;
             let now = host::now();
@@ -367,7 +368,7 @@ impl Stream {
     /// The answer of the callout came. Its headers and body can be read now.
     pub fn on_call_answer(&mut self, body_size: usize) {
         self.call = None;
-        let headers = host::headers(MapType::HttpCallResponseHeaders);
+        let headers = host::headers(MapOf::CallResponseHeaders);
         let status = headers
             .iter()
             .find(|(name, _)| name == ":status")
@@ -375,7 +376,7 @@ impl Stream {
         let status = answer::status(status);
         let body = match body_size {
             0 => Vec::new(),
-            size => host::buffer(BufferType::HttpCallResponseBody, 0, size),
+            size => host::buffer(BodyOf::CallResponse, 0, size),
         };
         let origin = answer::called_origin(&headers, status);
         let now = host::now();
@@ -384,7 +385,7 @@ impl Stream {
             &Event::Answer {
                 origin,
                 status,
-                retry_after: self.retry_after(status, MapType::HttpCallResponseHeaders),
+                retry_after: self.retry_after(status, MapOf::CallResponseHeaders),
                 body: &body,
             },
         ) {
@@ -485,7 +486,7 @@ impl Stream {
         self.original = None;
         self.conclude();
         if self.worker.by_router {
-            host::remove_header(MapType::HttpResponseHeaders, RETRY_HEADER);
+            host::remove_header(MapOf::ResponseHeaders, RETRY_HEADER);
         }
         answer::tell(self.exchange.trail(), self.exchange.answered_by());
         self.begin_to_measure();
@@ -524,7 +525,7 @@ impl Stream {
 
     /// False where Envoy has refused it, and has answered by itself.
     fn exchange_answer(&self, now: Duration, mut answer: Answer) -> bool {
-        let map = MapType::HttpResponseHeaders;
+        let map = MapOf::ResponseHeaders;
         let failed = host::headers(map);
         answer_headers::keep_of_gateway(&mut answer.headers, failed, self.held.is_envoys);
         answer.add("content-length", answer.body.len().to_string());
@@ -534,13 +535,13 @@ impl Stream {
         );
         host::replace_headers(map, &answer.headers);
         let size = self.held.body.unwrap_or_default();
-        host::replace_start(BufferType::HttpResponseBody, size, &answer.body);
+        host::replace_start(BodyOf::Response, size, &answer.body);
         if self.worker.was_interrupted() {
             self.worker.on_exchange_refused(now, answer.body.len());
             return false;
         }
         if self.held.trailers {
-            host::replace_headers(MapType::HttpResponseTrailers, &[]);
+            host::replace_headers(MapOf::ResponseTrailers, &[]);
         }
         true
     }
@@ -635,6 +636,6 @@ fn is_own(name: &str) -> bool {
 /// The body of an answer that nobody wants is dropped as it comes, so that Envoy's buffer, which has
 /// a limit, never holds it.
 fn discard_body(size: usize) -> Action {
-    host::replace_start(BufferType::HttpResponseBody, size, b"");
+    host::replace_start(BodyOf::Response, size, b"");
     Action::Pause
 }

@@ -4,8 +4,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proxy_wasm::types::MapType;
-
 use super::access_log::Entry;
 use super::answer;
 use super::host;
@@ -21,6 +19,7 @@ use crate::core::plan::{Plan, Step};
 use crate::core::reply::{Problem, Shape};
 use crate::core::result::Skip;
 use crate::core::trail::Trail;
+use crate::host::MapOf;
 
 /// One such request.
 pub struct Unread {
@@ -79,7 +78,7 @@ impl Unread {
     /// # Errors
     /// The attempt filter has stopped the request, which nobody else can make fit.
     pub fn on_response_headers(&mut self, worker: &Worker) -> Result<(), Problem> {
-        let map = MapType::HttpResponseHeaders;
+        let map = MapOf::ResponseHeaders;
         let is_stopped = self.fitted_by == FittedBy::AttemptFilter && router::is_not_made();
         let status = answer::status(host::header(map, ":status").as_deref());
         // Its headers are all that is judged: there is nothing to fall back to.

@@ -213,7 +213,9 @@ fn the_second_attempt_is_made_from_what_the_client_sent() {
     assert_eq!(second.request_headers(&map, false), Action::Pause);
     let body = request.upstream_request_body();
     assert_eq!(second.request_body(&body[..9], false), Action::Pause);
-    assert_eq!(second.request_body(&body[9..], true), Action::Continue);
+    // Envoy has the first part in its buffer, whose limit nobody knows: it is changed in a tick.
+    assert_eq!(second.request_body(&body[9..], true), Action::Pause);
+    gateway.advance(ms(1));
     assert_eq!(
         second.upstream_request_body(),
         br#"{"model":"qwen-plus","n":1}"#

@@ -147,11 +147,7 @@ fn in_the_answer_of_a_callout() {
         let answer = stream.answered();
         assert_eq!(answer.body, b"\xff\x00");
         assert_eq!(answer.header("x-even").as_deref(), Some("2"));
-        assert_eq!(
-            answer.headers.has("x-odd"),
-            whole,
-            "a reply can carry text only"
-        );
+        assert_eq!(answer.headers.first("x-odd"), Some(ODD));
     }
     gateway.expect_idle();
 }

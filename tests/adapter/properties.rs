@@ -173,6 +173,11 @@ struct Case {
 
 impl Case {
     fn happens(&mut self, happening: Happening) {
+        self.act(happening);
+        self.is_right();
+    }
+
+    fn act(&mut self, happening: Happening) {
         let over = self.stream.gone() || self.stream.replied();
         match happening {
             Happening::Time(millis) => self.gateway.advance(Duration::from_millis(millis)),
@@ -189,7 +194,6 @@ impl Case {
             Happening::UpstreamReset => self.stream.upstream_reset(),
             Happening::Disconnect => self.stream.disconnect(),
         }
-        self.is_right();
     }
 
     fn answer_callout(&mut self, status: &str, body: &[u8], odd: bool) {
@@ -318,6 +322,48 @@ proptest! {
             prop_assert!(answer.ended || answer.reset || !case.response.done);
         }
         case.gateway.expect_idle();
+    }
+
+    /// Envoy may refuse any call in any phase: that is a status, and no panic.
+    #[test]
+    fn a_host_that_refuses_calls_ends_no_vm(
+        router in any::<bool>(),
+        request in message(BODIES),
+        response in message(ANSWERS),
+        status in select(STATUSES),
+        details in select(DETAILS),
+        left in select(LEFT),
+        events in vec(happening(), 0..30),
+        one_in in select(vec![1_u64, 2, 5, 20]),
+        seed in any::<u64>(),
+    ) {
+        let mut gateway = Gateway::start(&rules(300, 1_000, 2_000, router));
+        let mut case = Case {
+            stream: gateway.stream(),
+            gateway,
+            request: Pieces::of(&request),
+            response: Pieces::of(&response),
+            request_body: request.body.clone(),
+            status,
+            details,
+            left,
+        };
+        let (count, ends, _) = left;
+        case.stream.set_property(&["upstream", "request_attempt_count"], &count.to_le_bytes());
+        case.stream.set_property(&["ai_fallback.progress"], &progress(&config(), ends));
+        case.gateway.refuse_calls(one_in, seed);
+        for event in events {
+            case.act(event);
+        }
+        if router && case.stream.request_complete() {
+            let mut stream = case.stream;
+            let mut attempt = case.gateway.attempt(&mut stream, 1, "openai-cluster");
+            attempt.request_of(&stream);
+            attempt.response(&[(":status", status)], &response.body);
+            case.gateway.advance(ms(2_000));
+            attempt.finish();
+        }
+        case.gateway.forgive();
     }
 
     /// The attempt filter: what is not judged is not let through, and bytes are not lost.

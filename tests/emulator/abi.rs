@@ -46,6 +46,9 @@ macro_rules! host_functions {
         unsafe extern "C" fn $name($($arg: $type),*) -> Status {
             host(|$host| {
                 *$host.calls.0.entry(stringify!($name)).or_default() += 1;
+                if let Some(refused) = $host.refused(stringify!($name)) {
+                    return refused;
+                }
                 status(|| $body)
             })
         }

@@ -76,11 +76,46 @@ pub struct Host {
     pub faster_writes: VecDeque<Vec<u8>>,
     pub foreign_calls: BTreeMap<String, u64>,
     pub calls: HostCalls,
+    pub refusals: Option<Refusals>,
     pub logs: Vec<(LogLevel, String)>,
     pub violations: Vec<String>,
 }
 
+/// Calls that are refused for no reason.
+pub struct Refusals {
+    /// One call of so many.
+    pub one_in: u64,
+    /// Which ones: any number.
+    pub seed: u64,
+}
+
 impl Host {
+    /// Whether a call is refused for no reason, and how.
+    pub fn refused(&mut self, name: &str) -> Option<Status> {
+        const ANY: [Status; 7] = [
+            Status::NotFound,
+            Status::BadArgument,
+            Status::SerializationFailure,
+            Status::ParseFailure,
+            Status::Empty,
+            Status::CasMismatch,
+            Status::InternalFailure,
+        ];
+        // The SDK itself makes the first two, and panics on any other status than these of the third.
+        let statuses: &[Status] = match name {
+            "proxy_set_effective_context" | "proxy_get_log_level" => return None,
+            "proxy_http_call" => &[Status::BadArgument, Status::InternalFailure],
+            _ => &ANY,
+        };
+        let refusals = self.refusals.as_mut()?;
+        refusals.seed = refusals
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let random = refusals.seed >> 33;
+        (random % refusals.one_in == 0).then(|| statuses[(random >> 8) as usize % statuses.len()])
+    }
+
     pub fn violate(&mut self, text: impl Into<String>) {
         self.violations.push(text.into());
     }

@@ -2,7 +2,7 @@
 
 use super::abi::guest;
 use super::flow;
-use super::host::{Host, RootState, host};
+use super::host::{Host, Refusals, RootState, host};
 use super::state::*;
 use super::stream::Stream;
 use proxy_wasm::types::LogLevel;
@@ -287,6 +287,19 @@ impl Vm {
 
     pub fn host_calls(&self) -> HostCalls {
         host(|h| h.calls.clone())
+    }
+
+    /// From now on one host call of so many is refused; `seed` says which.
+    pub fn refuse_calls(&mut self, one_in: u64, seed: u64) {
+        host(|h| h.refusals = Some(Refusals { one_in, seed }));
+    }
+
+    /// Ends that, and forgets what has become of the streams: it need not make sense.
+    pub fn forgive(&mut self) {
+        host(|h| {
+            h.refusals = None;
+            h.violations.clear();
+        });
     }
 
     pub fn reset_host_calls(&mut self) {
