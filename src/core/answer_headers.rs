@@ -7,18 +7,35 @@ use super::fit::Header;
 
 /// Envoy's router adds this one to what a service has said, and after it those of the route and the virtual host; the
 /// filters behind ours add theirs after that. So what stands behind it is the gateway's own (Envoy 1.36, 1.39 and 1.40).
+///
+/// Where the service has sent this header itself, it stays where it stood, and more of the service's own stand behind it.
 const ROUTERS_MARK: &str = "x-envoy-upstream-service-time";
+
+/// What a service sends with each answer, and no route adds: behind the mark they show that it was the service's own.
+const OF_SERVICES: [&str; 6] = [
+    "content-length",
+    "content-type",
+    "date",
+    "server",
+    "set-cookie",
+    "transfer-encoding",
+];
 
 /// What a gateway says for all of its services, also against what a service says itself.
 const OF_THE_GATEWAY: [&str; 1] = ["access-control-"];
 
 /// What describes the failed answer, wherever it stands.
-const OF_THE_ANSWER: [&str; 10] = [
+const OF_THE_ANSWER: [&str; 15] = [
     ":",
+    "cache-control",
     "content-",
     "date",
+    "etag",
+    "location",
+    "proxy-authenticate",
     "retry-after",
     "server",
+    "set-cookie",
     "transfer-encoding",
     "www-authenticate",
     "x-ai-fallback-",
@@ -34,6 +51,10 @@ fn starts(name: &str, list: &[&str]) -> bool {
 /// made the failed answer, so that no header of it is of a service.
 pub fn keep_of_gateway(answer: &mut Vec<Header>, failed: Vec<Header>, is_envoys: bool) {
     let mark = failed.iter().position(|(name, _)| name == ROUTERS_MARK);
+    let mark = mark.filter(|mark| {
+        let mut behind = failed.iter().skip(*mark);
+        !behind.any(|(name, _)| OF_SERVICES.contains(&name.as_str()))
+    });
     let first = if is_envoys { Some(0) } else { mark };
     let mut kept: Vec<Header> = Vec::new();
     for (at, (name, value)) in failed.into_iter().enumerate() {
@@ -99,6 +120,26 @@ mod tests {
     fn without_the_mark_of_the_router_only_cors_is_known_to_be_the_gateways() {
         let mut failed = failed();
         failed.retain(|(name, _)| name != ROUTERS_MARK);
+        let names: Vec<String> = kept(failed, false)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(
+            names,
+            ["content-type", "x-region", "access-control-allow-origin"]
+        );
+    }
+
+    #[test]
+    fn a_mark_that_the_service_has_sent_itself_is_none() {
+        let mut failed = failed();
+        failed.rotate_right(1);
+        let at = failed
+            .iter()
+            .position(|(name, _)| name == ROUTERS_MARK)
+            .unwrap();
+        failed.insert(at + 1, ("set-cookie".to_owned(), b"of a".to_vec()));
+        failed.insert(at + 2, ("x-leak".to_owned(), b"of a".to_vec()));
         let names: Vec<String> = kept(failed, false)
             .into_iter()
             .map(|(name, _)| name)

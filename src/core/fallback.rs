@@ -168,11 +168,6 @@ impl Exchange {
         Effect::Pass
     }
 
-    /// Makes the first attempt by a callout: the request cannot go along Envoy's route any more.
-    pub fn start_by_call(&mut self, now: Duration) -> Effect {
-        self.call(now)
-    }
-
     /// Takes over from Envoy's router, which made so many attempts. `progress` is what the attempt filters wrote
     /// down. True where all of the attempts are in it: the last may be missing, when it has not quite ended.
     pub fn take_over(&mut self, progress: Option<Progress>, made: usize) -> bool {

@@ -145,8 +145,8 @@ pub fn broken_off() -> Option<Outcome> {
 }
 
 /// Who made the answer of a callout. Envoy's router adds `x-envoy-upstream-service-time` to what
-/// a service said; its own answers are `504` for a timeout and `503` else, with a text as body, and
-/// `x-envoy-overloaded` where a circuit breaker is open.
+/// a service said; its own answers are `504` for a timeout and a `5xx` else, with a text as body, and
+/// `x-envoy-overloaded` where a circuit breaker is open. What is left is said by a filter of the cluster.
 #[must_use]
 pub fn called_origin(headers: &[Header], status: u16) -> Origin {
     let has = |header| headers.iter().any(|(name, _)| name == header);
@@ -154,6 +154,7 @@ pub fn called_origin(headers: &[Header], status: u16) -> Origin {
         _ if has("x-envoy-upstream-service-time") => Origin::Service,
         _ if has("x-envoy-overloaded") => Origin::Overflow,
         504 => Origin::Timeout,
+        100..500 => Origin::Gateway,
         _ => Origin::Transport,
     }
 }

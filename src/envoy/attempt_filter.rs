@@ -267,7 +267,10 @@ impl Attempt {
         let is_whole = end || self.request.length == Some(size);
         if is_whole && self.request.changes_body {
             self.request.changes_body = false;
-            self.change_body(size);
+            if !self.change_body(size) {
+                self.is_decided = true;
+                return refuse();
+            }
         }
         self.request.is_buffered = self.holds_request();
         match self.request.is_buffered {
@@ -279,28 +282,33 @@ impl Attempt {
     /// A body that makes Envoy's buffer larger than its limit is answered at once by Envoy, from within the host call, and
     /// the SDK panics where it is called back from there, but for a tick (Envoy 1.39 and 1.40). What came in one piece is
     /// in no buffer yet.
-    fn change_body(&mut self, size: usize) {
-        match self.request.is_buffered {
-            false => self.fit_body(size),
-            true => {
-                let now = host::now();
-                self.request.changes_in_tick = Some(now);
-                self.update_due(now);
-            }
+    ///
+    /// False where the body cannot be made to fit.
+    fn change_body(&mut self, size: usize) -> bool {
+        if !self.request.is_buffered {
+            return self.fit_body(size);
         }
+        let now = host::now();
+        self.request.changes_in_tick = Some(now);
+        self.update_due(now);
+        true
     }
 
     /// The time of what is waited for has come.
     pub fn on_due(&mut self, now: Duration) {
         self.due = None;
         if self.request.changes_in_tick.take().is_some() {
-            self.fit_body(self.request.size);
+            self.attempts.interrupted.set(false);
+            let is_fitted = self.fit_body(self.request.size);
             if self.attempts.interrupted.take() {
                 // Envoy has ended the attempt.
                 self.is_decided = true;
                 return;
             }
-            if !self.holds_request() {
+            if !is_fitted {
+                self.is_decided = true;
+                refuse();
+            } else if !self.holds_request() {
                 host::resume_request();
             }
         } else if self.request.rests_until.is_some_and(|until| until <= now) {
@@ -581,14 +589,15 @@ impl Attempt {
     }
 
     /// Makes the body fit: the one that the router sends, which a filter behind the request filter may have changed.
-    fn fit_body(&self, size: usize) {
+    /// False where it cannot be read any more, and so not be made to fit.
+    fn fit_body(&self, size: usize) -> bool {
         let body = host::buffer(BodyOf::Request, 0, size);
         let Ok(parsed) = RequestBody::read(&body) else {
-            return;
+            return false;
         };
         let edit = self.step().and_then(|step| self.plan().edit(step, &parsed));
         let Some(edit) = edit else {
-            return;
+            return true;
         };
         let map = MapOf::RequestHeaders;
         if self.request.length.is_some() {
@@ -597,5 +606,6 @@ impl Attempt {
         }
         let (length, start) = edit.prefix(&body);
         host::replace_start(BodyOf::Request, length, &start);
+        true
     }
 }

@@ -31,8 +31,8 @@ pub struct Attempts {
     warned: Cell<bool>,
     /// Primaries that were in their cluster.
     checked: RefCell<HashSet<String>>,
-    /// Clusters where a request came without a plan.
-    seen: RefCell<HashSet<String>>,
+    /// Clusters where a request came without a plan, and the second in which that was last told.
+    seen: RefCell<HashMap<String, u64>>,
 }
 
 impl Attempts {
@@ -119,11 +119,10 @@ impl Attempts {
     /// told that there is one now.
     pub fn on_no_plan(&self) {
         let cluster = router::chosen_cluster();
-        let mut seen = self.seen.borrow_mut();
-        if !seen.contains(&cluster) {
-            self.metrics
-                .attempt_filter(self.config.name_in_cluster(&cluster));
-            seen.insert(cluster);
+        let second = host::now().as_secs();
+        let name = self.config.name_in_cluster(&cluster).to_owned();
+        if self.seen.borrow_mut().insert(cluster, second) != Some(second) {
+            self.metrics.attempt_filter(&name);
         }
     }
 }

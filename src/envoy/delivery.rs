@@ -52,7 +52,7 @@ impl Held {
     pub const MAX_WAIT: Duration = Duration::from_millis(500);
     /// The most bytes of it that are dropped meanwhile.
     pub const MAX_DROPPED: usize = 1 << 20;
-    /// No limit of Envoy is lower, in bytes.
+    /// No limit of an Envoy that serves models is lower, in bytes: its headers alone may have 60 KiB.
     pub const SAFE_SIZE: usize = 4 << 10;
 
     /// The routed answer is not wanted any more. Only the first time counts: callouts after it may fail, too.

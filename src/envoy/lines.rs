@@ -116,8 +116,11 @@ impl Lines {
     }
 
     /// The route of a request that was made to fit its named primary leads to another cluster.
-    pub fn other_cluster(&self, now: Duration, service: &Service, chosen: &str) {
-        if let Some(left_out) = self.take(now) {
+    /// False where there was no room for the line.
+    #[must_use]
+    pub fn other_cluster(&self, now: Duration, service: &Service, chosen: &str) -> bool {
+        let left_out = self.take(now);
+        if let Some(left_out) = &left_out {
             log::warn!(
                 "event=other_cluster service={} cluster={} routed_to={}{left_out}: the route leads elsewhere than to the \
                  cluster of the service, and its answers are told as those of the service; make the route that takes the \
@@ -127,6 +130,7 @@ impl Lines {
                 chosen,
             );
         }
+        left_out.is_some()
     }
 
     /// Leave to write a line, and how many were left out before it.

@@ -53,15 +53,6 @@ struct Incoming {
     body: IncomingBody,
 }
 
-/// How the first attempt may be made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Along Envoy's route, unless the plan wants another.
-    Route,
-    /// By a callout.
-    Callout,
-}
-
 /// What has come of the body.
 #[derive(Default)]
 struct IncomingBody {
@@ -71,6 +62,10 @@ struct IncomingBody {
     parts: Vec<u8>,
     /// Bytes that the buffer of the callback has.
     size: usize,
+    /// The same for the last part, once the whole body was taken.
+    under_way: usize,
+    /// The filter held other parts before that.
+    is_in_parts: bool,
 }
 
 /// Who holds a body that comes in parts.
@@ -105,6 +100,7 @@ impl RequestFilter {
             body: IncomingBody::default(),
         };
         if head.is_other() && !head.has_named_primary() {
+            remove_own_headers(&head.headers);
             return Action::Continue;
         }
         head.forwarding.hops = match self.head(&head).hops() {
@@ -172,31 +168,20 @@ impl RequestFilter {
 
     /// The whole request is here.
     fn on_complete(&mut self, mut head: Incoming) -> Action {
-        let body = head.body.put_together();
+        let Some(body) = head.body.take_whole() else {
+            return self.refuse(&head, &Problem::Body(BodyError::Lost));
+        };
         let parsed = match RequestBody::read(&body) {
             Ok(parsed) => parsed,
             Err(error) => return self.refuse(&head, &Problem::Body(error)),
         };
         match self.head(&head).plan(&parsed, &body) {
-            Ok(Some(plan)) => self.act(plan, parsed, body, head, Way::Route),
-            Ok(None) => Action::Continue,
-            Err(problem) => self.refuse(&head, &problem),
-        }
-    }
-
-    /// The filter holds the whole body, and trailers that no header has announced end it: there is no part of the body in
-    /// whose place it could be put back. So it goes by a callout, which carries no trailers.
-    fn on_lost_body(&mut self, mut head: Incoming) -> Action {
-        let body = std::mem::take(&mut head.body.parts);
-        let parsed = match RequestBody::read(&body) {
-            Ok(parsed) => parsed,
-            Err(error) => return self.refuse(&head, &Problem::Body(error)),
-        };
-        match self.head(&head).plan(&parsed, &body) {
-            Ok(Some(plan)) if plan.step(0).is_some_and(|step| step.service.is_some()) => {
-                self.act(plan, parsed, body, head, Way::Callout)
+            Ok(Some(plan)) => self.act(plan, parsed, body, head),
+            Ok(None) => {
+                head.body.put_back(&body);
+                remove_own_headers(&head.headers);
+                Action::Continue
             }
-            Ok(_) => self.refuse(&head, &Problem::Body(BodyError::Trailers)),
             Err(problem) => self.refuse(&head, &problem),
         }
     }
@@ -216,7 +201,6 @@ impl RequestFilter {
         parsed: RequestBody,
         body: Vec<u8>,
         head: Incoming,
-        way: Way,
     ) -> Action {
         self.write_log_entry(&Entry {
             api: &plan.api().name,
@@ -229,12 +213,13 @@ impl RequestFilter {
         if by_attempt_filter && exchange.may_call() {
             exchange = exchange.by_router();
         }
-        let effect = match way {
-            Way::Route => exchange.start(now, self.worker.by_router),
-            Way::Callout => exchange.start_by_call(now),
-        };
+        let effect = exchange.start(now, self.worker.by_router);
         let mut fitted_by = FittedBy::default();
-        if let (Effect::Pass, Some(first)) = (effect, exchange.current()) {
+        if effect != Effect::Pass {
+            // Envoy is not to buffer what it will not send.
+            host::drop_part(self.worker.root, self.id);
+        } else if let Some(first) = exchange.current() {
+            head.body.put_back(&body);
             let handoff = self.handoff(exchange.plan(), &head, exchange.is_by_router());
             fitted_by = self.send(&handoff, first, Some((&parsed, &body)), &head);
         }
@@ -367,14 +352,16 @@ impl HttpContext for RequestFilter {
         };
         head.body.size = size;
         if head.body.len() > self.worker.config.max_body_bytes {
-            head.body.put_back();
+            head.body.put_back_parts();
             return self.skip(head, Skip::TooLarge);
         }
         if end || head.content_length() == u64::try_from(head.body.len()).ok() {
             return self.on_complete(head);
         }
         if head.holder() == Holder::Filter {
-            head.body.keep_part();
+            if !head.body.keep_part() {
+                return self.refuse(&head, &Problem::Body(BodyError::Lost));
+            }
             host::drop_part(self.worker.root, self.id);
         }
         self.phase = Phase::Reading(head);
@@ -383,7 +370,11 @@ impl HttpContext for RequestFilter {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Reading(head) if !head.body.parts.is_empty() => self.on_lost_body(head),
+            // The filter holds the whole body, and there is no part of it under way in whose place it could be put back. A callout
+            // could carry it, but past all filters behind ours.
+            Phase::Reading(head) if !head.body.parts.is_empty() => {
+                self.refuse(&head, &Problem::Body(BodyError::Trailers))
+            }
             Phase::Reading(head) => self.on_complete(head),
             other => {
                 self.phase = other;
@@ -535,32 +526,35 @@ impl IncomingBody {
         self.parts.len() + self.size
     }
 
-    /// Takes the part under way to those before it.
-    fn keep_part(&mut self) {
+    /// Takes the part under way to those before it. False where it cannot be read.
+    fn keep_part(&mut self) -> bool {
         if self.size > 0 {
             let part = host::buffer(BodyOf::Request, 0, self.size);
+            if part.len() != self.size {
+                return false;
+            }
             self.parts.extend_from_slice(&part);
             self.size = 0;
         }
+        true
     }
 
-    /// The whole body, which is in Envoy's hands again, too.
-    fn put_together(&mut self) -> Vec<u8> {
-        if self.parts.is_empty() {
-            return match self.size {
-                0 => Vec::new(),
-                size => host::buffer(BodyOf::Request, 0, size),
-            };
+    /// The whole body. `None` where it cannot be read.
+    fn take_whole(&mut self) -> Option<Vec<u8>> {
+        self.under_way = self.size;
+        self.is_in_parts = !self.parts.is_empty();
+        self.keep_part().then(|| std::mem::take(&mut self.parts))
+    }
+
+    /// Puts the whole body in the place of its last part, where the filter holds the others.
+    fn put_back(&self, whole: &[u8]) {
+        if self.is_in_parts {
+            host::replace_start(BodyOf::Request, self.under_way, whole);
         }
-        let size = self.size;
-        self.keep_part();
-        let body = std::mem::take(&mut self.parts);
-        host::replace_start(BodyOf::Request, size, &body);
-        body
     }
 
     /// Puts the parts before the one under way.
-    fn put_back(&self) {
+    fn put_back_parts(&self) {
         if !self.parts.is_empty() {
             host::replace_start(BodyOf::Request, 0, &self.parts);
         }

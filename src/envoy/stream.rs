@@ -136,7 +136,18 @@ impl Stream {
             false => self.on_routed_answer(end),
         };
         self.held.ended = end;
+        self.deliver_at_end(end);
         action
+    }
+
+    /// An answer was made ready before it was known that the routed one has ended. It is given in the next tick, since the
+    /// callback under way is about to hold the routed one.
+    fn deliver_at_end(&mut self, end: bool) {
+        if end && self.ready.is_some() {
+            let now = host::now();
+            self.ready_due = Some(now);
+            self.update_deadline(now);
+        }
     }
 
     fn on_routed_answer(&mut self, end: bool) -> Action {
@@ -148,19 +159,9 @@ impl Stream {
         let status = answer::status(status.as_deref());
         let origin = answer::routed_origin(status);
         self.held.is_envoys = origin != Origin::Service;
-        let plan = self.exchange.plan();
-        if let Some(step) = self.exchange.current() {
-            self.worker.check_route(step, origin);
-        }
-        if origin == Origin::Service && !self.exchange.is_by_router() {
-            self.worker.on_routed_answer(self.fitted_by, plan);
-        }
-        // Where no attempt was made, a filter behind ours has answered well.
-        if origin == Origin::Service && self.exchange.is_by_router() && router::attempts_made() > 0
-        {
-            self.worker.on_missing_attempt_filter(plan);
-            // Nobody else keeps the time of this answer.
-            self.exchange.keep_time();
+        // An answer that was given up for another says nothing of the attempt under way.
+        if self.exchange.is_routed() {
+            self.look_at_way(origin);
         }
         self.on_event(&Event::Headers {
             origin,
@@ -168,6 +169,21 @@ impl Stream {
             retry_after: self.retry_after(status, MapOf::ResponseHeaders),
             end,
         })
+    }
+
+    /// Looks whether the routed answer came the way that it should.
+    fn look_at_way(&mut self, origin: Origin) {
+        if let Some(step) = self.exchange.current() {
+            self.worker.check_route(step, origin);
+        }
+        if origin == Origin::Service
+            && self
+                .worker
+                .misses_attempt_filter(self.fitted_by, self.exchange.plan())
+        {
+            // Nobody else keeps the time of this answer.
+            self.exchange.keep_time();
+        }
     }
 
     /// How long the service asks to be left alone, where that makes a difference.
@@ -237,6 +253,7 @@ impl Stream {
         };
         self.held.body = Some(held);
         self.held.ended = end;
+        self.deliver_at_end(end);
         self.measure(size, end);
         action
     }
@@ -285,6 +302,7 @@ impl Stream {
         };
         self.held.ended = true;
         self.held.trailers = true;
+        self.deliver_at_end(true);
         self.measure(size, true);
         action
     }
@@ -535,6 +553,7 @@ impl Stream {
         );
         host::replace_headers(map, &answer.headers);
         let size = self.held.body.unwrap_or_default();
+        self.worker.clear_interrupt();
         host::replace_start(BodyOf::Response, size, &answer.body);
         if self.worker.was_interrupted() {
             self.worker.on_exchange_refused(now, answer.body.len());
@@ -590,6 +609,10 @@ impl Stream {
 
     /// The client left, or Envoy has answered past the filters.
     fn on_gone(&mut self) {
+        // An attempt filter has counted it, and another filter still holds the answer.
+        if self.exchange.is_by_router() && router::seen() == Some(Seen::Settled) {
+            return;
+        }
         let mut is_under_way = true;
         if self.exchange.is_by_router() && self.exchange.is_routed() {
             // The attempt filter may wait before it sends anything.

@@ -87,7 +87,7 @@ impl Unread {
         let outcome = verdict.map_or(Outcome::Status(status), |verdict| verdict.outcome);
         self.is_answered = true;
         if origin == Origin::Service {
-            worker.on_routed_answer(self.fitted_by, &self.plan);
+            worker.misses_attempt_filter(self.fitted_by, &self.plan);
         }
         worker.metrics.count_attempt(&self.step, outcome.label());
         if worker.by_router {

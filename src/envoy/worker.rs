@@ -110,6 +110,11 @@ impl Worker {
         self.interrupted.set(true);
     }
 
+    /// Forgets it.
+    pub fn clear_interrupt(&self) {
+        self.interrupted.set(false);
+    }
+
     /// Whether that has happened since this was last asked.
     #[must_use]
     pub fn was_interrupted(&self) -> bool {
@@ -252,16 +257,20 @@ impl Worker {
         self.metrics.attempt_filters(name)
     }
 
-    /// An answer of a service came along Envoy's route, to a request that was made to fit by `fitted_by`.
-    pub fn on_routed_answer(&self, fitted_by: FittedBy, plan: &Plan) {
-        let is_unseen = || router::seen().is_none() && router::attempts_made() > 0;
-        if fitted_by == FittedBy::AttemptFilter && is_unseen() {
+    /// Whether an answer of a service, which came along Envoy's route to a request that was made to fit by `fitted_by`, was
+    /// seen by no attempt filter. Where no attempt was made, a filter behind ours has answered.
+    pub fn misses_attempt_filter(&self, fitted_by: FittedBy, plan: &Plan) -> bool {
+        let is_missing = fitted_by == FittedBy::AttemptFilter
+            && router::seen().is_none()
+            && router::attempts_made() > 0;
+        if is_missing {
             self.on_missing_attempt_filter(plan);
         }
+        is_missing
     }
 
     /// Remembers, and tells once, that an answer of a service was seen by no attempt filter.
-    pub fn on_missing_attempt_filter(&self, plan: &Plan) {
+    fn on_missing_attempt_filter(&self, plan: &Plan) {
         let chosen = router::chosen_cluster();
         let cluster = known_cluster(plan, &chosen);
         let seen = self.attempt_filters(&cluster);
@@ -288,12 +297,12 @@ impl Worker {
         // To ask costs a host call, so each service is looked at once.
         let is_new = !self.checked_routes.borrow().contains(&service.name);
         if origin == Origin::Service && is_new && router::attempts_made() > 0 {
-            self.checked_routes
-                .borrow_mut()
-                .insert(service.name.clone());
             let chosen = router::chosen_cluster();
-            if chosen != service.cluster {
-                self.lines.other_cluster(host::now(), service, &chosen);
+            let is_told = chosen == service.cluster
+                || self.lines.other_cluster(host::now(), service, &chosen);
+            if is_told {
+                let mut checked = self.checked_routes.borrow_mut();
+                checked.insert(service.name.clone());
             }
         }
     }

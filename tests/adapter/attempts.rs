@@ -39,7 +39,10 @@ fn without_a_plan_it_does_nothing() {
     let mut again = gateway.attempt(&mut request, 1, "openai-cluster");
     again.request_of(&request);
     let calls = gateway.host_calls().total();
-    assert_eq!(calls, 2, "it asks for a plan, and where it is");
+    assert_eq!(
+        calls, 3,
+        "it asks for a plan, where it is, and for the time"
+    );
     assert_eq!(gateway.metric("attempt_filters model_service=openai"), 1);
 }
 

@@ -334,14 +334,13 @@ fn a_body_in_parts_that_turns_out_too_large_is_let_go() {
 
 /// No part of the body is under way any more, in whose place it could be put back.
 #[test]
-fn a_request_with_trailers_that_no_header_announces_is_made_by_a_callout() {
+fn a_request_with_trailers_that_no_header_announces_is_refused() {
     let mut gateway = Gateway::start(&config());
     let mut stream = over_http1(&mut gateway, BODY);
     assert_eq!(stream.request_body(BODY, false), Action::Pause);
     assert_eq!(stream.request_trailers(&[("x-sum", "1")]), Action::Pause);
-    assert_eq!(gateway.callout().cluster, "openai-cluster");
-    gateway.called_service_answers("200", b"{}");
-    assert_eq!(trail(&stream.answered()), ["openai;200"]);
+    assert_eq!(stream.answered().status, 400);
+    assert!(gateway.callouts().is_empty());
     let mut stream = gateway.stream();
     stream.set_property(&["request", "protocol"], b"HTTP/1.1");
     let mut sent = headers(BODY);

@@ -167,3 +167,30 @@ async fn a_stall_after_the_first_packet_breaks_the_stream_after_envoys_idle_time
         assert_eq!(world.received("three", &answer).len(), 0);
     }
 }
+
+/// The request filter has given the first attempt up and made the next by a callout when the first answers at last: nobody has
+/// missed its filter.
+#[tokio::test]
+async fn an_answer_that_comes_after_it_was_given_up_misses_no_filter() {
+    if !crate::support::Envoy::has_router_mode() {
+        return;
+    }
+    let fields = json!({
+        "services": [{"service": "two"}],
+        "deliver": "complete",
+        "first_packet_timeout_ms": 300,
+    });
+    let apis = json!([api_with("alone", json!({"service": "one"}), fields)]);
+    let world = World::with(apis, json!({}), |gateway| gateway);
+    for _ in 0..2 {
+        let ask = world.ask("alone").fault("one", "delay=600");
+        let answer = ask.fault("two", "delay=900").send().await;
+        answer.assert_from("two", "one;first_packet_timeout, two;200");
+    }
+    assert!(!world.envoy.log_contains("missing_attempt_filter"));
+    let answer = world.ask("alone").fault("one", "503").send().await;
+    answer.assert_from("two", "one;503, two;200");
+    // Made by the router: a callout has no attempt filter that could say so.
+    let told = "ai_fallback_attempt ai_fallback_attempt: event=fallback";
+    assert!(world.envoy.log_contains(told));
+}

@@ -42,6 +42,8 @@ pub enum BodyError {
     ModelsEntry,
     /// Trailers end the body, and no header has announced them.
     Trailers,
+    /// The host did not give it.
+    Lost,
 }
 
 impl BodyError {
@@ -98,6 +100,7 @@ impl fmt::Display for BodyError {
                 f,
                 "the request ends with trailers, and has no header `trailer` that announces them"
             ),
+            Self::Lost => write!(f, "the request body could not be read"),
         }
     }
 }
