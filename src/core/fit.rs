@@ -113,6 +113,13 @@ impl Step {
         changes
     }
 
+    /// Whether a trailer of the client stays behind: what is no header for the service is no trailer either.
+    #[must_use]
+    pub fn withholds_trailer(&self, name: &str) -> bool {
+        let service = self.service.as_ref();
+        is_own(name) || service.is_some_and(|service| service.removes_header(name))
+    }
+
     /// The headers of a whole new request, made from those that the client sent.
     ///
     /// A value that is not UTF-8 is left out: the SDK has no callout that could carry it.

@@ -123,7 +123,12 @@ impl HttpContext for AttemptFilter {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.with(|attempt| attempt.on_request_body(attempt.request.size, true))
+        self.with(|attempt| {
+            if let Some(step) = attempt.step() {
+                host::remove_trailers(|name| step.withholds_trailer(name));
+            }
+            attempt.on_request_body(attempt.request.size, true)
+        })
     }
 
     fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {

@@ -58,6 +58,14 @@ pub fn remove_header(map: MapOf, name: &str) {
     note("remove_header", host::remove_header(map, name));
 }
 
+/// Removes the trailers of the request that `withholds` names. Only in their phase.
+pub fn remove_trailers(withholds: impl Fn(&str) -> bool) {
+    let map = MapOf::RequestTrailers;
+    for (name, _) in headers(map).iter().filter(|(name, _)| withholds(name)) {
+        remove_header(map, name);
+    }
+}
+
 /// Replaces all headers. Only until the headers are released.
 pub fn replace_headers(map: MapOf, headers: &[Header]) {
     note("replace_headers", host::replace_headers(map, headers));

@@ -316,6 +316,19 @@ impl RequestFilter {
         Action::Pause
     }
 
+    /// The trailers of a request that this filter has made to fit its service.
+    fn fit_trailers(&self) {
+        match &self.phase {
+            Phase::Acting(stream) => {
+                if let Some(stream) = free(stream) {
+                    stream.fit_trailers();
+                }
+            }
+            Phase::Unread(unread) => unread.fit_trailers(),
+            _ => {}
+        }
+    }
+
     fn rest_of_request(&self) -> Action {
         match &self.phase {
             Phase::Answered => Action::Pause,
@@ -369,7 +382,7 @@ impl HttpContext for RequestFilter {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
+        let action = match std::mem::replace(&mut self.phase, Phase::Idle) {
             // The filter holds the whole body, and there is no part of it under way in whose place it could be put back. A callout
             // could carry it, but past all filters behind ours.
             Phase::Reading(head) if !head.body.parts.is_empty() => {
@@ -380,7 +393,9 @@ impl HttpContext for RequestFilter {
                 self.phase = other;
                 self.rest_of_request()
             }
-        }
+        };
+        self.fit_trailers();
+        action
     }
 
     fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {

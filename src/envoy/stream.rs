@@ -106,6 +106,14 @@ impl Stream {
         self.holds_request
     }
 
+    /// Takes from the trailers of the request what its service is not to have.
+    pub fn fit_trailers(&self) {
+        let step = self.exchange.current().filter(|_| !self.holds_request);
+        if let Some(step) = step.filter(|_| self.fitted_by == FittedBy::RequestFilter) {
+            host::remove_trailers(|name| step.withholds_trailer(name));
+        }
+    }
+
     /// Carries out what the request begins with. `Pass`: it goes along Envoy's route.
     pub fn begin(&mut self, now: Duration, effect: Effect) -> Action {
         self.holds_request = effect != Effect::Pass;

@@ -67,6 +67,13 @@ impl Unread {
         &self.step
     }
 
+    /// Takes from the trailers of the request what its service is not to have.
+    pub fn fit_trailers(&self) {
+        if self.fitted_by == FittedBy::RequestFilter {
+            host::remove_trailers(|name| self.step.withholds_trailer(name));
+        }
+    }
+
     /// The shape of an error for its client.
     #[must_use]
     pub fn shape(&self) -> Shape {

@@ -51,6 +51,8 @@ impl fmt::Debug for Status {
 pub enum MapOf {
     /// Headers of the request.
     RequestHeaders = 0,
+    /// Trailers of the request.
+    RequestTrailers = 1,
     /// Headers of the response.
     ResponseHeaders = 2,
     /// Trailers of the response.

@@ -14,6 +14,7 @@ in_each_mode!(
     no_body_and_no_content_type_pass_unread,
     a_client_that_expects_100_continue_gets_it,
     request_trailers_are_no_obstacle,
+    a_credential_in_the_trailers_reaches_no_service,
     trailers_that_no_header_announces_are_refused,
 );
 
@@ -179,6 +180,26 @@ async fn request_trailers_are_no_obstacle(mode: Mode) {
     // Envoy 1.40 sends no trailers with a callout.
     assert!(backup[0].trailers.is_empty() || backup[0].trailers == trailers);
     stack.assert_unharmed().await;
+}
+
+async fn a_credential_in_the_trailers_reaches_no_service(mode: Mode) {
+    let stack = Stack::shared(mode);
+    let id = new_id("secret-trailers");
+    let body = chat(&id);
+    let request = Request::chat(&id)
+        .header("x-mock-primary", "503")
+        .header("trailer", "authorization, x-end");
+    let trailers = "authorization: Bearer SECRET\r\nx-end: all said\r\n";
+    let answer = stack
+        .ask(request.chunked(&[body.as_bytes()], trailers))
+        .await;
+    assert_eq!(answer.attempts(), "primary;503, backup;200");
+    for mock in [&stack.primary, &stack.backup] {
+        let received = mock.requests_with(&id);
+        assert!(!format!("{received:?}").contains("SECRET"), "{received:?}");
+    }
+    let trailers = &stack.primary.requests_with(&id)[0].trailers;
+    assert_eq!(trailers[..], [("x-end".to_owned(), b"all said".to_vec())]);
 }
 
 /// The filter holds the body, which a callout could carry, but past all filters behind ours.
