@@ -250,8 +250,12 @@ fn joined<'a>(held: &'a [Header], name: &str, value: &'a [u8]) -> Cow<'a, [u8]> 
 pub fn hops(headers: &[Header]) -> u32 {
     let values = headers.iter().filter(|(name, _)| name == HOPS_HEADER);
     let numbers = values.flat_map(|(_, value)| value.split(|&byte| byte == b','));
-    let numbers =
-        numbers.filter_map(|number| std::str::from_utf8(number).ok()?.trim().parse().ok());
+    let numbers = numbers.filter_map(|number| {
+        let number = std::str::from_utf8(number).ok()?.trim();
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        // One that is too long is the largest.
+        is_number.then(|| number.parse().unwrap_or(u32::MAX))
+    });
     numbers.max().unwrap_or_default()
 }
 

@@ -48,8 +48,9 @@ pub enum From {
 }
 
 impl Held {
-    /// How long the end of a failed answer is waited for, from when it was found to have failed.
-    pub const MAX_WAIT: Duration = Duration::from_millis(500);
+    /// How long the end of a failed answer is waited for, from when it was found to have failed. Should it break off meanwhile,
+    /// Envoy answers `502` past all filters, and the new answer is lost.
+    pub const MAX_WAIT: Duration = Duration::from_millis(100);
     /// The most bytes of it that are dropped meanwhile.
     pub const MAX_DROPPED: usize = 1 << 20;
     /// No limit of an Envoy that serves models is lower, in bytes: its headers alone may have 60 KiB.

@@ -124,8 +124,8 @@ pub fn reply(status: u16, headers: &[Header], body: &[u8]) {
     note("reply", host::reply(status.into(), headers, body));
 }
 
-/// Makes Envoy drop the part of the request body that the callback under way has brought, where that then returns `Pause`.
-/// Only in the phase of the request body. `stream` is the context of the callback, `root` that of its plugin.
+/// Makes Envoy drop the part of the body that the callback under way has brought, where that then returns `Pause`. Only in the
+/// phase of the request's or the response's body. `stream` is the context of the callback, `root` that of its plugin.
 ///
 /// An answer to a callback of `Pause` lets Envoy buffer the part, and a request whose buffer is over the limit ends in
 /// `413`. The host lets no filter ask for less, but for a reply: after one nothing is buffered. It takes one of a root

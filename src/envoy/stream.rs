@@ -254,10 +254,7 @@ impl Stream {
         }
         let (action, held) = match self.exchange.wanted(size, end) {
             Some(wanted) => (self.on_body_event(size, wanted, end), size),
-            None => {
-                self.held.dropped += size;
-                (discard_body(size), 0)
-            }
+            None => return self.on_unwanted_body(size, end),
         };
         self.held.body = Some(held);
         self.held.ended = end;
@@ -266,19 +263,37 @@ impl Stream {
         action
     }
 
+    /// More came of an answer that nobody wants. Envoy buffers none of it, since it would be too much for its buffer at some time;
+    /// but at its end Envoy has a buffer, which another answer can fill.
+    fn on_unwanted_body(&mut self, size: usize, end: bool) -> Action {
+        self.held.dropped += size;
+        self.held.ended = end;
+        host::replace_start(BodyOf::Response, size, b"");
+        if end {
+            self.held.body = Some(0);
+        } else {
+            self.held.body = None;
+            host::drop_part(self.worker.root, self.id);
+        }
+        Action::Pause
+    }
+
     /// More came of a failed answer whose place another one is to take.
     fn on_rest_of_failed(&mut self, size: usize, end: bool) -> Action {
+        if !end && self.held.dropped + size <= Held::MAX_DROPPED {
+            return self.on_unwanted_body(size, end);
+        }
         self.held.dropped += size;
         self.held.body = Some(size);
         self.held.ended = end;
-        if (end || self.held.dropped > Held::MAX_DROPPED) && self.deliver_ready(From::Callback) {
+        if self.deliver_ready(From::Callback) {
             return Action::Continue;
         }
-        if self.ready.is_none() {
-            return Action::Pause;
+        if self.ready.is_some() {
+            self.held.body = Some(0);
+            host::replace_start(BodyOf::Response, size, b"");
         }
-        self.held.body = Some(0);
-        discard_body(size)
+        Action::Pause
     }
 
     /// True where the answer has taken the place of the routed one, which is to be released.
@@ -662,11 +677,4 @@ impl Stream {
 
 fn is_own(name: &str) -> bool {
     [SERVICE_HEADER, ATTEMPTS_HEADER, RETRY_HEADER].contains(&name)
-}
-
-/// The body of an answer that nobody wants is dropped as it comes, so that Envoy's buffer, which has
-/// a limit, never holds it.
-fn discard_body(size: usize) -> Action {
-    host::replace_start(BodyOf::Response, size, b"");
-    Action::Pause
 }

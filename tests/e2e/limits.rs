@@ -18,6 +18,7 @@ both_modes![
     a_fallback_answer_over_the_buffer_limit_harms_nobody,
     a_body_that_envoy_does_not_hold_is_told_with_the_numbers,
     chunked_bodies_of_three_megabytes_pass,
+    a_failed_answer_over_the_buffer_limit_is_replaced,
 ];
 
 router_only![
@@ -191,6 +192,28 @@ async fn a_body_that_envoy_does_not_hold_is_told_with_the_numbers(world: &World)
             world.one_request(&world.alpha, &answer).body.len(),
             larger.len()
         );
+    }
+    assert_unharmed(&world).await;
+}
+
+/// Nothing of it is in Envoy's buffer, however large it is and however long the fallback takes.
+async fn a_failed_answer_over_the_buffer_limit_is_replaced(world: &World) {
+    let more = json!({"buffer_limit_bytes": SMALL, "max_body_bytes": SMALL / 2});
+    let api = json!({"primary": {"service": "alpha"}, "fallback": {"services": [{"service": "beta"}], "max_held_bytes": 1000}});
+    let world = World::with(world.mode, json!([with_name(api)]), more, |gateway| {
+        gateway.buffer_limit(SMALL)
+    });
+    for fault in [
+        "503,body=x",
+        "503,comments=3000,gap=0",
+        "503,comments=20000,gap=0",
+        "503,comments=400,gap=1",
+    ] {
+        for delay in [0, 300] {
+            let ask = world.ask("").fault("alpha", fault);
+            let answer = ask.fault("beta", &format!("delay={delay}")).send().await;
+            answer.assert_from("beta", "alpha;503, beta;200");
+        }
     }
     assert_unharmed(&world).await;
 }

@@ -91,7 +91,7 @@ pub fn on_body(id: u32, side: Side, chunk: &[u8], end: bool) -> Action {
         Side::Response => guest::proxy_on_response_body(id, size, end),
     });
     with_half(id, side, |half| {
-        if verdict.drops && half.window == Window::Chunk {
+        if verdict.drops {
             half.chunk.clear();
             half.window = Window::None;
             return;

@@ -116,7 +116,15 @@ impl CredentialNames {
     fn has_parameter(&self, parameter: &[u8]) -> bool {
         let name = parameter.split(|&byte| byte == b'=').next();
         let name = percent_decoded(name.unwrap_or_default());
-        let is_same = |own: &str| own.as_bytes().eq_ignore_ascii_case(&name);
+        // Some services leave out what stands around a name.
+        let is_around = |byte: &u8| byte.is_ascii_whitespace() || b"+\0".contains(byte);
+        let start = name.iter().position(|byte| !is_around(byte));
+        let end = name.iter().rposition(|byte| !is_around(byte));
+        let bare = start
+            .zip(end)
+            .and_then(|(start, end)| name.get(start..=end));
+        let name = bare.unwrap_or_default();
+        let is_same = |own: &str| own.as_bytes().eq_ignore_ascii_case(name);
         QUERY.into_iter().any(is_same) || self.query.iter().any(|own| is_same(own))
     }
 }
@@ -200,6 +208,7 @@ mod tests {
             ("/v1?key=a&KEY=b&Api-Key=c&sig=d", "/v1"),
             ("/v1?%6bey=a&x=1", "/v1?x=1"),
             ("/v1?a=1;access_token=b;c=2", "/v1?a=1;c=2"),
+            ("/v1?+key=a&key%20=b&%00key+=c&x=1", "/v1?x=1"),
             (
                 "/v1?monkey=a&keys=b&key%3D=c",
                 "/v1?monkey=a&keys=b&key%3D=c",

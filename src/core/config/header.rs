@@ -23,12 +23,14 @@ const RESERVED: [&str; 7] = [
 /// The filter's own, and those by which Envoy's router is told what to do.
 const RESERVED_PREFIXES: [&str; 3] = [":", OWN_PREFIX, "x-envoy-"];
 const OWN_PREFIX: &str = "x-ai-fallback-";
-/// Without these a request is none, or another one. No pattern takes them away.
-pub(super) const KEPT: [&str; 4] = [
+/// Without these a request is none, or another one; without the last Envoy finds no route for it (1.40). No pattern takes
+/// them away.
+pub(super) const KEPT: [&str; 5] = [
     "host",
     "content-length",
     "transfer-encoding",
     "content-type",
+    "x-forwarded-proto",
 ];
 const EXPECTED_VALUE: &str = "text without control characters";
 
