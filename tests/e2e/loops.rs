@@ -208,16 +208,7 @@ async fn each_named_service_is_told_how_often_a_request_came_through(world: &Wor
 
 async fn a_count_that_makes_no_sense_counts_as_none(world: &World) {
     let world = own(world);
-    for sent in [
-        "",
-        "x",
-        "-1",
-        "1.5",
-        "0x2",
-        "99999999999999999999",
-        "2;2",
-        ",,",
-    ] {
+    for sent in ["", "x", "-1", "1.5", "0x2", "2;2", ",,"] {
         let ask = world.ask("chain").header(HOPS, sent);
         let answer = ask.send().await;
         answer.assert_from("alpha", "alpha;200");
@@ -227,6 +218,9 @@ async fn a_count_that_makes_no_sense_counts_as_none(world: &World) {
             "{sent:?}"
         );
     }
+    // One that is too long is still a count.
+    let ask = world.ask("chain").header(HOPS, "99999999999999999999");
+    assert_eq!(ask.send().await.status, 508);
     // The highest of several counts, since any may be the one that a gateway wrote.
     for (sent, expected) in [("1, 2", "3"), ("2,x", "3"), ("2,0", "3"), (" 1 ", "2")] {
         let answer = world.ask("chain").header(HOPS, sent).send().await;
